@@ -1,0 +1,1 @@
+"""What is offered and where: service and fleet descriptions, and the registration of flows with Prefect."""

@@ -1,0 +1,102 @@
+"""The command line: every command prints for people, or with ``--json`` one JSON object on stdout and nothing else.
+
+Failures are one line on stderr that names the thing, the value and the next step; exit code 2 for bad input, 1 for
+anything else that failed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from edgeloop import __version__
+from edgeloop.commands.bench import bench
+from edgeloop.commands.data import data
+from edgeloop.commands.demo import demo
+from edgeloop.commands.node import node
+from edgeloop.commands.output import Context
+from edgeloop.commands.stack import doctor, down, status, up
+from edgeloop.errors import EdgeloopError, MissingExtra
+
+#: Which extra brings a package that a node does without.
+_EXTRAS = {
+    "train": {"keras", "sklearn", "skl2onnx", "tensorflow"},
+    "cloud": {
+        "amqtt", "deltalake", "great_expectations", "httpx", "matplotlib", "minio", "mlflow", "pandas", "prefect",
+        "pyarrow", "rich", "sqlalchemy",
+    },
+    "web": {"fastapi", "jinja2"},
+}  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgeloop")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="EDGELOOP_HOME",
+    help="Directory of all local state (default ./.edgeloop).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else there.")
+@click.pass_context
+def cli(context: click.Context, home: Path | None, as_json: bool) -> None:
+    """Keeps the models on a fleet of edge nodes getting better."""
+    context.obj = Context(home=home, as_json=as_json)
+
+
+for command in (up, down, status, doctor, data, demo, bench, node):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: run a command and turn its failure into one line and an exit code."""
+    words = _shared_first(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
+    try:
+        sys.exit(cli.main(words, standalone_mode=False) or 0)
+    except EdgeloopError as error:
+        _fail(str(error), error.exit_code, as_json)
+    except ModuleNotFoundError as error:
+        _fail(str(_missing(error)), 2, as_json)
+    except click.ClickException as error:
+        _fail(f"{error.format_message()}: see  edgeloop --help", 2, as_json)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", 130, as_json)
+
+
+def _shared_first(words: list[str]) -> list[str]:
+    """The options that all commands share may stand anywhere; click wants them before the command."""
+    first: list[str] = []
+    rest: list[str] = []
+    stream = iter(words)
+    for word in stream:
+        if word == "--home":
+            first += [word, *[value for value in [next(stream, None)] if value is not None]]
+        elif word == "--json" or word.startswith("--home="):
+            first.append(word)
+        else:
+            rest.append(word)
+    return first + rest
+
+
+def _missing(error: ModuleNotFoundError) -> Exception:
+    package = (error.name or "").split(".")[0]
+    extra = next((name for name, packages in _EXTRAS.items() if package in packages), None)
+    if extra is None:
+        raise error
+    return MissingExtra(package, extra)
+
+
+def _fail(message: str, code: int, as_json: bool) -> None:
+    line = " ".join(message.split())
+    sys.stderr.write(f"edgeloop: {line}\n")
+    if as_json:
+        sys.stdout.write(json.dumps({"error": line, "exit_code": code}) + "\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

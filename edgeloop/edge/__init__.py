@@ -1,0 +1,1 @@
+"""The node: answers devices, keeps what is worth learning from, and follows its ring's releases."""

@@ -1,0 +1,69 @@
+"""The node's counters as Prometheus text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+
+from edgeloop.edge.runtime import Runtime
+from edgeloop.edge.spool import Spool
+from edgeloop.edge.stats import BUCKETS, ServiceStats, Stats
+
+
+def exposition(stats: Stats, spool: Spool, runtime: Runtime) -> str:
+    """All metrics in the text format 0.0.4."""
+    lines = [
+        *_head("edgeloop_requests_total", "counter", "Inputs by how they ended."),
+        *_each(stats, _requests),
+        *_head("edgeloop_request_seconds", "histogram", "Time to predict."),
+        *_each(stats, _seconds),
+        *_head("edgeloop_captured_total", "counter", "Captured samples by what selected them."),
+        *_each(stats, _captured),
+        *_head("edgeloop_spool_bytes", "gauge", "Bytes that wait for the store."),
+        f"edgeloop_spool_bytes {spool.size}",
+        *_head("edgeloop_spool_samples", "gauge", "Records that wait for the store."),
+        f"edgeloop_spool_samples {spool.samples}",
+        *_head("edgeloop_spool_refused_total", "counter", "Records not taken: spool full or disk failed."),
+        f"edgeloop_spool_refused_total {spool.refused}",
+        *_head("edgeloop_spool_corrupt_total", "counter", "Damaged stretches of the spool set aside."),
+        f"edgeloop_spool_corrupt_total {spool.corrupt}",
+        *_head("edgeloop_release_info", "gauge", "The release that serves."),
+        *_releases(stats, runtime),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _head(name: str, kind: str, text: str) -> tuple[str, str]:
+    return f"# HELP {name} {text}", f"# TYPE {name} {kind}"
+
+
+def _each(stats: Stats, lines: Callable[[str, ServiceStats], Iterator[str]]) -> Iterator[str]:
+    with stats.lock:
+        for service, one in stats.services.items():
+            yield from lines(service, one)
+
+
+def _requests(service: str, stats: ServiceStats) -> Iterator[str]:
+    for outcome in ("ok", "bad_input", "model_error", "not_ready"):
+        yield f'edgeloop_requests_total{{service="{service}",outcome="{outcome}"}} {stats.outcomes[outcome]}'
+
+
+def _seconds(service: str, stats: ServiceStats) -> Iterator[str]:
+    name = "edgeloop_request_seconds"
+    counts = list(accumulate(stats.buckets))
+    for bound, count in zip((*BUCKETS, "+Inf"), counts, strict=True):
+        yield f'{name}_bucket{{service="{service}",le="{bound}"}} {count}'
+    yield f'{name}_sum{{service="{service}"}} {stats.seconds:.6f}'
+    yield f'{name}_count{{service="{service}"}} {counts[-1]}'
+
+
+def _captured(service: str, stats: ServiceStats) -> Iterator[str]:
+    for selected_by in ("audit", "confidence"):
+        count = stats.captured[selected_by]
+        yield f'edgeloop_captured_total{{service="{service}",selected_by="{selected_by}"}} {count}'
+
+
+def _releases(stats: Stats, runtime: Runtime) -> Iterator[str]:
+    for service in stats.services:
+        if loaded := runtime.loaded(service):
+            yield f'edgeloop_release_info{{service="{service}",digest="{loaded.release}"}} 1'

@@ -1,0 +1,361 @@
+"""One node as one process: puts the parts together, keeps them turning, and stops in good order.
+
+A kill at any point loses nothing that was acknowledged: messages stay with the broker's session until their
+work is on the disk, and what is on the disk is found again at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from edgeloop.clients import broker as brokers
+from edgeloop.clients.broker import Ack, Broker, Handler, Message
+from edgeloop.clients.objects import ObjectStore, open_store
+from edgeloop.edge.agent import Agent
+from edgeloop.edge.blobs import Blobs
+from edgeloop.edge.config import NodeSettings, load_node_settings
+from edgeloop.edge.files import write_durably
+from edgeloop.edge.gateway import Gateway
+from edgeloop.edge.http import Site, bind, make_app
+from edgeloop.edge.logs import start_logging
+from edgeloop.edge.mqtt import Intake
+from edgeloop.edge.reports import Reporter, alive_message
+from edgeloop.edge.runtime import Runtime
+from edgeloop.edge.spool import Limits, Spool
+from edgeloop.edge.state import StateFile, StateLock
+from edgeloop.edge.stats import Stats
+from edgeloop.errors import BadInput, EdgeloopError
+from edgeloop.samples.topics import FLUSH, wanted_topic
+
+if TYPE_CHECKING:
+    import socket
+
+    import uvicorn
+
+_log = logging.getLogger(__name__)
+#: Seconds to finish what is in work, and to upload, when asked to stop.
+FINISH_SECONDS = 5.0
+UPLOAD_SECONDS = 5.0
+_LONGEST_PAUSE = 60.0
+
+
+class UnusableState(BadInput):
+    """The state directory cannot be written."""
+
+
+class Node:
+    """The parts of one node."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self.settings = settings
+        self._lock = StateLock(settings.state)
+        self._state = StateFile(settings.state)
+        limits = Limits(
+            settings.segment_samples, settings.segment_seconds, settings.segment_bytes, settings.spool_bytes
+        )
+        self._spool = Spool(settings.state / "spool", limits)
+        self._stats = Stats(settings.services)
+        self._runtime = Runtime()
+        blobs = Blobs(settings.state)
+        self._agent = Agent(settings.ring, self._runtime, blobs, self._state, self._stats, changed=self._report_soon)
+        salt = bytes.fromhex(self._state.state.salt)
+        self._gateway = Gateway(settings.node, self._runtime, self._spool, self._stats, salt)
+        self._intake = Intake(self._gateway, settings.inflight)
+        self._reporter = Reporter(settings.node, settings.ring, self._agent, self._stats, self._spool)
+        self._pool = ThreadPoolExecutor(settings.inflight + 8, "node")
+        self._store: ObjectStore | None = None
+        self._broker: Broker | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failure: Exception | None = None
+        self._stop = asyncio.Event()
+        self._report_now = asyncio.Event()
+        self._flush_now = asyncio.Event()
+        self._nudges = {name: asyncio.Event() for name in settings.services}
+
+    async def serve(self) -> None:
+        """Run until asked to stop."""
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop.set)
+        web = self._web_server()
+        await self._in_thread(self._agent.boot, self.settings.services)
+        jobs = [self._connect(), self._report_loop(), self._upload_loop()]
+        jobs += [self._poll_loop(name) for name in self.settings.services]
+        tasks = [asyncio.create_task(self._guard(job)) for job in jobs]
+        serving = asyncio.create_task(web[0].serve([web[1]])) if web else None
+        _log.info("started", extra={"node": self.settings.node, "services": self.settings.services})
+        await self._stop.wait()
+        await self._finish(tasks, web[0] if web else None, serving)
+        if self._failure is not None:
+            raise self._failure
+
+    async def _guard(self, job: Awaitable[None]) -> None:
+        """A part that fails ends the node: whoever started it starts it again, whole."""
+        try:
+            await job
+        except Exception as error:
+            _log.exception("a part of the node failed")
+            self._failure = error
+            self._stop.set()
+
+    async def _in_daemon(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Run ``work`` in a thread that does not hold up the end of the process if its network hangs."""
+        done: Future[Any] = Future()
+
+        def body() -> None:
+            try:
+                outcome = work(*arguments)
+            except BaseException as error:
+                settle = partial(done.set_exception, error)
+            else:
+                settle = partial(done.set_result, outcome)
+            with suppress(RuntimeError):  # the loop is closed, nobody waits any more
+                settle()
+
+        threading.Thread(target=body, daemon=True).start()
+        return await asyncio.wrap_future(done)
+
+    async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        assert self._loop is not None
+        return await self._loop.run_in_executor(self._pool, work, *arguments)
+
+    def _from_thread(self, event: asyncio.Event) -> None:
+        """Set ``event`` from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(event.set)
+
+    def _report_soon(self) -> None:
+        self._from_thread(self._report_now)
+
+    def _open_store(self) -> ObjectStore:
+        if self._store is None:
+            self._store = open_store(self.settings.store)
+        return self._store
+
+    # --- HTTP
+
+    def _web_server(self) -> tuple[uvicorn.Server, socket.socket] | None:
+        if self.settings.http is None:
+            return None
+        import uvicorn
+
+        class Server(uvicorn.Server):
+            @contextmanager
+            def capture_signals(self) -> Iterator[None]:
+                """The signals are the node's."""
+                yield
+
+        listener = bind(self.settings.http, self.settings.insecure_http)
+        host, port = listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        place = {"host": host, "port": port, "url": url}
+        try:
+            write_durably(self.settings.state / "http.json", json.dumps(place).encode())
+        except OSError as error:  # with a full disk, answering goes on
+            _log.error("http.json was not written", extra={"error": str(error)})
+        site = Site(self._gateway, self._runtime, self._stats, self._spool, self._pool)
+        config = uvicorn.Config(
+            make_app(site), log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=3
+        )
+        return Server(config), listener
+
+    # --- MQTT
+
+    async def _connect(self) -> None:
+        """Connect, for as long as it takes; afterwards the connection comes back by itself."""
+        pause = 0.5
+        while self._broker is None:
+            try:
+                self._broker = await self._in_daemon(self._connect_once)
+            except EdgeloopError as error:
+                _log.warning("no broker", extra={"error": str(error)})
+                await asyncio.sleep(pause * random.uniform(0.8, 1.2))
+                pause = min(pause * 2, 15.0)
+        self._intake.attach(self._broker)
+        self._announce()
+
+    def _connect_once(self) -> Broker:
+        settings = self.settings
+        handlers = dict(self._intake.handlers(settings.services, settings.devices, settings.group))
+        handlers[FLUSH] = _noticed(partial(self._from_thread, self._flush_now))
+        for name in settings.services:
+            topic = wanted_topic(name, settings.ring)
+            handlers[topic] = _noticed(partial(self._from_thread, self._nudges[name]))
+        return brokers.connect(
+            settings.broker,
+            f"edgeloop-node-{settings.node}",
+            will=alive_message(settings.node, settings.ring, False),
+            clean=False,
+            receive_maximum=settings.inflight,
+            subscriptions=handlers,
+            on_connect=self._announce,
+        )
+
+    def _announce(self) -> None:
+        """After each (re)connect: say that this node is there."""
+        if self._broker is not None:
+            self._send(alive_message(self.settings.node, self.settings.ring, True))
+            self._report_soon()
+
+    def _send(self, message: Message) -> None:
+        if self._broker is not None and self._broker.connected:
+            self._broker.publish_nowait(message.topic, message.payload, retain=message.retain)
+
+    # --- loops
+
+    async def _report_loop(self) -> None:
+        while True:
+            for service in self.settings.services:
+                self._send(self._reporter.message(service))
+            await _wait(self._report_now, self.settings.report_seconds)
+
+    async def _poll_loop(self, service: str) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._in_daemon(self._poll, service)
+                failures, pause = 0, self.settings.poll_seconds
+            except (EdgeloopError, OSError) as error:
+                failures += 1
+                longest = max(_LONGEST_PAUSE, self.settings.poll_seconds)
+                pause = min(2.0 ** min(failures, 10) / 2, longest)
+                _log.warning("the channel was not followed", extra={"service": service, "error": str(error)})
+            await _wait(self._nudges[service], pause * random.uniform(0.8, 1.2))
+
+    def _poll(self, service: str) -> None:
+        self._agent.forget_previous()
+        self._agent.poll(service, self._open_store())
+
+    async def _upload_loop(self) -> None:
+        failures = 0
+        while True:
+            flush = self._flush_now.is_set()
+            self._flush_now.clear()
+            try:
+                await self._in_daemon(self._upload, flush)
+                failures, pause = 0, 1.0
+            except (EdgeloopError, OSError) as error:
+                failures += 1
+                pause = min(2.0 ** min(failures, 10) / 2, _LONGEST_PAUSE)
+                _log.warning("the spool was not uploaded", extra={"error": str(error)})
+            if flush:
+                self._report_now.set()
+            await _wait_set(self._flush_now, pause)
+
+    def _upload(self, everything: bool, deadline: float | None = None) -> None:
+        self._spool.cut(everything=everything)
+        self._spool.upload(self._open_store(), deadline=deadline)
+
+    # --- the end
+
+    async def _finish(
+        self, tasks: list[asyncio.Task[None]], web: uvicorn.Server | None, serving: asyncio.Task[None] | None
+    ) -> None:
+        _log.info("stopping")
+        if web is not None and serving is not None:
+            web.should_exit = True
+            await asyncio.wait([serving], timeout=FINISH_SECONDS)
+        await self._in_thread(self._intake.stop, FINISH_SECONDS)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._in_daemon(self._last_upload), UPLOAD_SECONDS)
+        await self._in_thread(self._leave)
+        self._lock.release()
+        _log.info("stopped")
+
+    def _last_upload(self) -> None:
+        try:
+            self._upload(everything=True, deadline=monotonic() + UPLOAD_SECONDS)
+        except (EdgeloopError, OSError) as error:
+            _log.warning("the spool keeps what it has", extra={"error": str(error)})
+
+    def _leave(self) -> None:
+        self._spool.close()
+        if self._broker is None:
+            return
+        last = [self._reporter.message(name, online=False) for name in self.settings.services]
+        for message in [*last, alive_message(self.settings.node, self.settings.ring, False)]:
+            with suppress(EdgeloopError):
+                self._broker.publish(message.topic, message.payload, retain=True, timeout=1.0)
+        self._broker.close()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for ``event`` at most ``seconds``, and clear it."""
+    await _wait_set(event, seconds)
+    event.clear()
+
+
+async def _wait_set(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+
+
+def _noticed(notice: Callable[[], None]) -> Handler:
+    """A handler for messages that only say: look now."""
+
+    def take(_message: Message, ack: Ack) -> None:
+        notice()
+        ack()
+
+    return take
+
+
+def run(settings: NodeSettings) -> None:
+    """Run a node until SIGTERM or SIGINT.
+
+    Raises:
+        BadInput: the settings cannot be used (address, broker URL, store URL, state directory in use).
+    """
+    brokers.parse_url(settings.broker)
+    try:
+        open_store(settings.store)
+    except BadInput:
+        raise
+    except EdgeloopError as error:  # a store that is away now may come back
+        _log.warning("no store yet", extra={"error": str(error)})
+    asyncio.run(_main(settings))
+
+
+async def _main(settings: NodeSettings) -> None:
+    try:
+        node = Node(settings)
+    except OSError as error:
+        raise UnusableState(f"state directory {settings.state} cannot be used ({error}): name another") from error
+    await node.serve()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """``python -m edgeloop.edge.node --config node.yaml``."""
+    import argparse
+    import sys
+
+    parser = argparse.ArgumentParser(prog="edgeloop.edge.node", description="Run one edge node.")
+    parser.add_argument("--config", type=Path, required=True, help="path of node.yaml")
+    path = parser.parse_args(arguments).config
+    try:
+        settings = load_node_settings(path)
+        start_logging()
+        run(settings)
+    except EdgeloopError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

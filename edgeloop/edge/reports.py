@@ -1,0 +1,66 @@
+"""What a node says of itself: a retained report per service, and a retained word on whether it is there at all.
+
+MQTT allows one last will per connection and a node has a report per service, so the will speaks for the node,
+on ``edgeloop/v1/nodes/<node>/alive``: ``{"node": …, "ring": …, "online": false, "at": …}``. A reader of the
+reports takes a node for offline when this says so. ``at`` in the will is when the node connected.
+"""
+
+from __future__ import annotations
+
+import json
+
+from edgeloop.clients.broker import Message
+from edgeloop.edge.agent import Agent
+from edgeloop.edge.spool import Spool
+from edgeloop.edge.stats import Stats
+from edgeloop.samples.records import Report, now
+from edgeloop.samples.topics import alive_topic, report_topic
+
+
+def alive_message(node: str, ring: int, online: bool) -> Message:
+    """The retained word on whether a node is there."""
+    body = {"node": node, "ring": ring, "online": online, "at": now().isoformat()}
+    return Message(alive_topic(node), json.dumps(body).encode(), retain=True)
+
+
+class Reporter:
+    """Makes the reports of one node."""
+
+    def __init__(self, node: str, ring: int, agent: Agent, stats: Stats, spool: Spool) -> None:
+        self._node = node
+        self._ring = ring
+        self._agent = agent
+        self._stats = stats
+        self._spool = spool
+
+    def report(self, service: str, *, online: bool = True) -> Report:
+        """The state of ``service`` on this node now."""
+        state, error = self._agent.status(service)
+        waiting, waiting_bytes = self._spool.counts(service)
+        with self._stats.lock:
+            stats = self._stats.services[service]
+            return Report(
+                node=self._node,
+                ring=self._ring,
+                service=service,
+                at=now(),
+                wanted=state.wanted,
+                serving=self._agent.serving(service),
+                previous=state.previous,
+                online=online,
+                answered=stats.outcomes["ok"],
+                failed=stats.failed,
+                captured=stats.captured.total(),
+                spool_samples=waiting,
+                spool_bytes=waiting_bytes,
+                latency_ms_p50=stats.quantile(0.5),
+                latency_ms_p99=stats.quantile(0.99),
+                confidence_histogram=list(stats.histogram),
+                refused=state.refused.release if state.refused else None,
+                last_error=error or (state.refused.error if state.refused else None) or self._spool.last_error,
+            )
+
+    def message(self, service: str, *, online: bool = True) -> Message:
+        """The report as it is published."""
+        body = self.report(service, online=online).model_dump_json().encode()
+        return Message(report_topic(self._node, service), body, retain=True)

@@ -1,0 +1,78 @@
+"""What a node counts, for its reports and for Prometheus."""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+#: Upper bounds of the latency histogram, in seconds.
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_WINDOW = 2048
+
+
+@dataclass
+class ServiceStats:
+    """Counters of one service since the start of the process."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """``ok``, ``bad_input``, ``model_error``, ``not_ready``."""
+    captured: Counter[str] = field(default_factory=Counter)
+    """By what selected them."""
+    not_captured: int = 0
+    """Chosen, but the spool did not take them."""
+    histogram: list[int] = field(default_factory=lambda: [0] * 10)
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    seconds: float = 0.0
+    window: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+
+    @property
+    def failed(self) -> int:
+        """Inputs that got an error."""
+        return sum(n for outcome, n in self.outcomes.items() if outcome != "ok")
+
+    def quantile(self, share: float) -> float | None:
+        """Latency in ms that ``share`` of the last answers were within; None before the first."""
+        if not self.window:
+            return None
+        ordered = sorted(self.window)
+        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000, 3)
+
+
+class Stats:
+    """The counters of all services; every method may be called from any thread."""
+
+    def __init__(self, services: list[str]) -> None:
+        self.lock = threading.Lock()
+        self.services = {name: ServiceStats() for name in services}
+
+    def answered(self, service: str, seconds: float, confidence: float | None) -> None:
+        """Count one good answer."""
+        with self.lock:
+            stats = self.services[service]
+            stats.outcomes["ok"] += 1
+            stats.window.append(seconds)
+            stats.seconds += seconds
+            stats.buckets[bisect.bisect_left(BUCKETS, seconds)] += 1
+            if confidence is not None:
+                stats.histogram[min(9, int(confidence * 10))] += 1
+
+    def failed(self, service: str, outcome: str) -> None:
+        """Count one error."""
+        with self.lock:
+            self.services[service].outcomes[outcome] += 1
+
+    def captured(self, service: str, selected_by: str, *, taken: bool) -> None:
+        """Count one chosen sample."""
+        with self.lock:
+            stats = self.services[service]
+            if taken:
+                stats.captured[selected_by] += 1
+            else:
+                stats.not_captured += 1
+
+    def new_release(self, service: str) -> None:
+        """Start the confidence histogram anew."""
+        with self.lock:
+            self.services[service].histogram = [0] * 10

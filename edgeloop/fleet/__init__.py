@@ -1,0 +1,1 @@
+"""Which node should run what, and how it gets there: channel, reports and the rollout state machine."""

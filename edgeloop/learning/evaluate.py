@@ -1,0 +1,146 @@
+"""Score a candidate and the champion on the same locked samples, with the exported models that nodes would run.
+
+The gate sees gate samples only. Test samples are scored beside them for people to read; no decision looks at them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel
+
+from edgeloop.clients.models import Backbone, LinearHead, OnnxModel
+from edgeloop.clients.objects import ObjectStore
+from edgeloop.learning.features import features_of
+from edgeloop.learning.gate import Decision, decide, score
+from edgeloop.learning.train import Base, Candidate, old_members, sample_rows
+from edgeloop.samples.dataset import DatasetVersion, Member, members_of
+from edgeloop.samples.releases import blob_key
+from edgeloop.samples.service import Service
+from edgeloop.samples.table import Tables
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class TestScore(BaseModel):
+    """The metric on the locked test split, for people."""
+
+    samples: int
+    candidate: float | None
+    champion: float | None
+
+
+class Evaluation(BaseModel):
+    """The gate's decision on a candidate, and both models' metric on the test split."""
+
+    key: str
+    metric: str
+    decision: Decision
+    test: TestScore
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Right answers and both models' answers on one split: float64 [samples], labels as their numbers."""
+
+    members: list[Member]
+    truth: NDArray[np.float64]
+    candidate: NDArray[np.float64]
+    champion: NDArray[np.float64] | None
+
+
+def predict(
+    store: ObjectStore, service: Service, layers: dict[str, str], rows: list[dict[str, Any]]
+) -> NDArray[np.float64]:
+    """Answers of a packaged model to sample rows: float64 [rows]; the number of the label, or the value."""
+    if not rows:
+        return np.zeros(0)
+    if service.kind == "image-classifier":
+        backbone = Backbone(store.get(blob_key(layers["backbone"])), layers["backbone"])
+        head = LinearHead.from_bytes(store.get(blob_key(layers["head"])))
+        order = np.asarray([(service.labels or []).index(label) for label in head.labels])
+        best = head.probabilities(features_of(store, backbone, rows)).argmax(axis=1)
+        return np.asarray(order[best], dtype=np.float64)
+    model = OnnxModel(store.get(blob_key(layers["model"])), service.feature_names, service.labels)
+    answers = [model.predict(r["payload"]).prediction for r in rows]
+    return encode_truth(service, answers)
+
+
+def encode_truth(service: Service, labels: list[str]) -> NDArray[np.float64]:
+    """Labels as numbers: their place in the service's list, or their value. float64 [labels]."""
+    if service.is_classifier:
+        known = service.labels or []
+        return np.asarray([known.index(label) for label in labels], dtype=np.float64)
+    return np.asarray([float(label) for label in labels], dtype=np.float64)
+
+
+def predict_split(
+    store: ObjectStore,
+    tables: Tables,
+    service: Service,
+    dataset: DatasetVersion,
+    candidate: Candidate,
+    split: Literal["gate", "test"],
+) -> Predictions:
+    """Both models' answers on one locked split of a dataset version, by labels of trusted sources."""
+    members = members_of(tables, service.name, dataset.tables)
+    chosen = [m for m in members if m.split == split and m.source in service.gate.trust]
+    rows = sample_rows(tables, [m.sample_id for m in chosen])
+    ordered = [rows[m.sample_id] for m in chosen]
+    base = candidate.base
+    return Predictions(
+        members=chosen,
+        truth=encode_truth(service, [m.label for m in chosen]),
+        candidate=predict(store, service, candidate.layers, ordered),
+        champion=predict(store, service, base.layers, ordered) if base else None,
+    )
+
+
+def evaluate(
+    store: ObjectStore, tables: Tables, service: Service, dataset: DatasetVersion, candidate: Candidate
+) -> Evaluation:
+    """Judge ``candidate`` against the champion that it was made from."""
+    gate = predict_split(store, tables, service, dataset, candidate, "gate")
+    test = predict_split(store, tables, service, dataset, candidate, "test")
+    decision = decide(
+        service.gate,
+        service.metric,
+        gate.truth,
+        gate.candidate,
+        gate.champion,
+        _slices(store, tables, service, gate.members, candidate.base),
+        release_bytes=sum(store.size(blob_key(d)) or 0 for r, d in candidate.layers.items() if r in DEPLOYED),
+        seed=candidate.seed,
+    )
+    return Evaluation(key=candidate.key, metric=service.metric, decision=decision, test=_test_score(service, test))
+
+
+#: Layers that go to nodes; the others stay in the registry.
+DEPLOYED = frozenset({"backbone", "head", "model"})
+
+
+def _test_score(service: Service, test: Predictions) -> TestScore:
+    n = len(test.members)
+    if n == 0:
+        return TestScore(samples=0, candidate=None, champion=None)
+    return TestScore(
+        samples=n,
+        candidate=score(service.metric, test.truth, test.candidate),
+        champion=None if test.champion is None else score(service.metric, test.truth, test.champion),
+    )
+
+
+def _slices(
+    store: ObjectStore, tables: Tables, service: Service, members: list[Member], base: Base | None
+) -> dict[str, NDArray[np.bool_]]:
+    """``old``: what the champion's dataset had; ``new``: the rest; ``audit``: chosen regardless of confidence."""
+    audit = np.asarray([m.selected_by in {"audit", "reference"} for m in members], dtype=bool)
+    slices = {"audit": audit, "hard": ~audit}
+    if base is not None:
+        before = old_members(store, tables, service.name, base.dataset)
+        old = np.asarray([m.sample_id in before for m in members], dtype=bool)
+        slices |= {"old": old, "new": ~old}
+    return slices

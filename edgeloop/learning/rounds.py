@@ -1,0 +1,184 @@
+"""One round of learning: what it starts from, whether there is anything to do, and what follows from the verdict."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from edgeloop.clients.objects import ObjectStore
+from edgeloop.clients.registry import ModelRegistry, ModelVersion
+from edgeloop.learning.evaluate import Evaluation
+from edgeloop.learning.train import Base, Candidate, Mode, choose_mode, old_members, round_key
+from edgeloop.samples.dataset import DatasetVersion, freeze, hold_labels, members_of
+from edgeloop.samples.service import Service
+from edgeloop.samples.table import Tables
+from edgeloop.store import FleetStore
+
+
+class Plan(BaseModel):
+    """What a round will do, fixed before it does it, so that a round that was cut off does the same again."""
+
+    service: str
+    dataset: DatasetVersion
+    base: Base | None
+    mode: str
+    seed: int
+    key: str
+    skip: str | None = None
+    """Why there is nothing to do, if there is nothing to do."""
+
+
+class Promotion(BaseModel):
+    """What the gate's verdict led to."""
+
+    promoted: bool
+    verdict: str
+    reason: str
+    version: str
+    former: str | None
+    held: int = 0
+    """Labels set aside because the candidate that learned from them did harm."""
+
+
+def plan_round(
+    store: ObjectStore,
+    tables: Tables,
+    registry: ModelRegistry,
+    fleet: FleetStore,
+    service: Service,
+    mode: Mode = "auto",
+    seed: int | None = None,
+) -> Plan:
+    """Freeze the dataset and find the champion to start from; ``skip`` says why nothing needs training.
+
+    Raises:
+        BadInput: the mode does not fit the service.
+        RegistryUnavailable, StoreUnavailable, TableUnavailable: run again.
+    """
+    champion = registry.champion(service.name)
+    base = Base(version=champion.version, dataset=champion.dataset, layers=champion.layers) if champion else None
+    dataset = freeze(store, tables, service.name)
+    chosen = choose_mode(service, mode, base)
+    number = service.trainer.seed if seed is None else seed
+    key = round_key(service, dataset.id, base, chosen, number)
+    plan = Plan(service=service.name, dataset=dataset, base=base, mode=chosen, seed=number, key=key)
+    return plan.model_copy(update={"skip": _why_skip(fleet, plan, asked=mode)})
+
+
+def _why_skip(fleet: FleetStore, plan: Plan, asked: Mode) -> str | None:
+    if plan.dataset.counts["pool"] == 0:
+        return "no labelled samples to learn from yet"
+    judged = fleet.entry(plan.service, "gate", plan.key)
+    if judged:
+        return f"no new data since this dataset was judged: {judged['verdict']}, {judged['reason']}"
+    if asked == "auto" and plan.base and plan.base.dataset == plan.dataset.id:
+        return f"no new data since version {plan.base.version}"
+    return None
+
+
+def promote(
+    store: ObjectStore,
+    tables: Tables,
+    registry: ModelRegistry,
+    fleet: FleetStore,
+    service: Service,
+    plan: Plan,
+    candidate: Candidate,
+    evaluation: Evaluation,
+    version: ModelVersion,
+) -> Promotion:
+    """Move the alias ``champion`` if the gate passed; set the new labels aside if the candidate did harm. Idempotent.
+
+    The ledger row is written last: until it is there, a repeated call does the same again.
+    """
+    decision = evaluation.decision
+    former = plan.base.version if plan.base else None
+    passed = decision.verdict == "pass"
+    held = 0
+    if passed:
+        registry.set_champion(service.name, version.version)
+    elif decision.harmful and plan.base:
+        held = _hold_new_labels(store, tables, fleet, service, plan, decision.reason)
+    fleet.record(
+        service.name,
+        "gate",
+        plan.key,
+        verdict=decision.verdict,
+        reason=decision.reason,
+        version=version.version,
+        former=former,
+        dataset=plan.dataset.id,
+        who="gate",
+    )
+    return Promotion(
+        promoted=passed,
+        verdict=decision.verdict,
+        reason=decision.reason,
+        version=version.version,
+        former=former,
+        held=held,
+    )
+
+
+def _hold_new_labels(
+    store: ObjectStore, tables: Tables, fleet: FleetStore, service: Service, plan: Plan, reason: str
+) -> int:
+    """Hold the untrusted labels that came since the last dataset that was judged and did no harm."""
+    innocent = {plan.base.dataset} if plan.base else set()
+    innocent |= {
+        str(row["dataset"]) for row in fleet.history(service.name) if row["event"] == "gate" and row["key"] != plan.key
+    }
+    known = set().union(*(old_members(store, tables, service.name, name) for name in innocent))
+    fresh = [
+        m
+        for m in members_of(tables, service.name, plan.dataset.tables)
+        if m.sample_id not in known and m.source not in service.gate.trust
+    ]
+    return hold_labels(tables, fresh, reason)
+
+
+class RoundRecord(BaseModel):
+    """What one pass of the loop did: kept in the object store for reports, people and the demo."""
+
+    id: str
+    """The flow run that it was."""
+    service: str
+    reason: str
+    at: datetime
+    seconds: dict[str, float]
+    """Wall time by stage."""
+    samples: int = 0
+    """New samples ingested."""
+    duplicates: int = 0
+    labels: int = 0
+    accepted: int = 0
+    quarantined: int = 0
+    skip: str | None = None
+    """Why nothing was trained."""
+    mode: str | None = None
+    trained_on: dict[str, int] = {}
+    evaluation: Evaluation | None = None
+    promotion: Promotion | None = None
+    champion: str | None = None
+    """MLflow version that is champion after the round."""
+    release: str | None = None
+    rollout: str | None = None
+    """State of the rollout when the round ended."""
+    compute_seconds: float = 0.0
+    """Time spent in training itself."""
+
+
+def round_record_key(service: str, name: str) -> str:
+    """Object key of a round's record."""
+    return f"rounds/{service}/{name}.json"
+
+
+def save_round(store: ObjectStore, record: RoundRecord) -> None:
+    """Write a round's record; a repeated write replaces it."""
+    store.put(round_record_key(record.service, record.id), record.model_dump_json().encode())
+
+
+def load_round(store: ObjectStore, service: str, name: str) -> RoundRecord:
+    """Read a round's record; raises ObjectMissing when there is none."""
+    return RoundRecord.model_validate_json(store.get(round_record_key(service, name)))

@@ -1,0 +1,85 @@
+"""Tabular services: scikit-learn pipelines named by a dotted path, exported to ONNX so that nodes need none of it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeloop.errors import BadInput, MissingExtra
+from edgeloop.samples.service import Service
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class UnknownPipeline(BadInput):
+    """The dotted path of a pipeline does not lead to a function that makes one."""
+
+
+def elastic_net(seed: int, alpha: float = 0.01, l1_ratio: float = 0.5) -> Any:
+    """Standardised ElasticNet regression; the default for regressors."""
+    from sklearn.linear_model import ElasticNet
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), ElasticNet(alpha=alpha, l1_ratio=l1_ratio, random_state=seed))
+
+
+def logistic(seed: int, c: float = 1.0, max_iter: int = 500) -> Any:
+    """Standardised logistic regression; a sensible choice for classifiers."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=max_iter, random_state=seed))
+
+
+def find_pipeline(path: str) -> Callable[..., Any]:
+    """Resolve ``package.module:function``.
+
+    Raises:
+        UnknownPipeline: there is no such module or function.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownPipeline(
+            f"trainer.pipeline {path!r} is not importable ({error}): use package.module:function"
+        ) from error
+    if not callable(found):
+        raise UnknownPipeline(f"trainer.pipeline {path!r} is not a function: name one that returns an estimator")
+    return found  # type: ignore[no-any-return]
+
+
+def fit_pipeline(service: Service, rows: NDArray[np.float32], truth: Sequence[str], seed: int) -> Any:
+    """Fit the service's pipeline on rows [samples, features] and their labels.
+
+    Raises:
+        UnknownPipeline: it cannot be found, or does not take the service's ``trainer.params``.
+    """
+    make = find_pipeline(service.trainer.pipeline)
+    try:
+        estimator = make(seed=seed, **service.trainer.params)
+    except TypeError as error:
+        raise UnknownPipeline(f"trainer.pipeline {service.trainer.pipeline}: {error}: mend trainer.params") from error
+    target = list(truth) if service.is_classifier else np.asarray([float(t) for t in truth])
+    return estimator.fit(rows, target)
+
+
+def to_onnx(estimator: Any, n_features: int) -> bytes:
+    """Export a fitted pipeline: float32 [n, features] in; numbers, or labels and probabilities, out."""
+    try:
+        from skl2onnx import convert_sklearn
+        from skl2onnx.common.data_types import FloatTensorType
+    except ImportError as error:
+        raise MissingExtra("skl2onnx", "train") from error
+    options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "classes_") else None
+    model = convert_sklearn(
+        estimator, "edgeloop", [("input", FloatTensorType([None, n_features]))], options=options, target_opset=18
+    )
+    data: bytes = model.SerializeToString()
+    return data

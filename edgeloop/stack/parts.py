@@ -1,0 +1,277 @@
+"""What a local stack is made of: one :class:`Part` per process, built from a :class:`StackPlan`.
+
+Nothing is started here; a part is a command, where it runs, and how to see that it works.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from edgeloop.errors import BadInput, MissingExtra
+from edgeloop.stack.configs import amqtt_config, mosquitto_config, node_config, write_text
+from edgeloop.stack.environment import child_environment, join_paths
+from edgeloop.stack.health import Health, broker_answers, http_answers, worker_online
+from edgeloop.stack.plan import StackPlan, build_addresses
+from edgeloop.stack.ports import HOST
+
+POOL = "edgeloop"
+WORKER = "runner"
+
+
+class NoRooms(BadInput):
+    """The directory of flows and deployments is not where it was looked for."""
+
+
+class NoServices(BadInput):
+    """Nodes are wanted and no service that they could serve."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One supervised process."""
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    """The whole environment of the process."""
+    cwd: Path
+    health: Health
+    """None when it works, else what is missing; not asked of a part that runs ``once``."""
+    needs: tuple[str, ...] = ()
+    """Parts that must be healthy before this one starts, and are stopped after it."""
+    address: str = ""
+    """Where a person or a program finds it; empty when it listens nowhere."""
+    once: bool = False
+    """It runs to its end; ending with 0 is its health."""
+    restart: bool = True
+    """Start it again when it dies."""
+    stop_signal: int = signal.SIGTERM
+    grace: float = 10.0
+    """Seconds between the stop signal and SIGKILL."""
+    deadline: float = 120.0
+    """Seconds it may take to become healthy."""
+
+
+def build_parts(
+    plan: StackPlan,
+    ports: Mapping[str, int],
+    life: Mapping[str, str],
+    environ: Mapping[str, str] | None = None,
+) -> list[Part]:
+    """The processes of the plan, each after those it needs; writes the configuration files they read.
+
+    Args:
+        ports: one per part that listens.
+        life: the mark that every process of this stack carries in its environment.
+
+    Raises:
+        NoRooms: a runner is wanted and there is no deployments/register.py.
+        NoServices: nodes are wanted and the plan has no service.
+        MissingExtra: Prefect, MLflow or any broker is not installed.
+    """
+    if plan.nodes and not plan.services:
+        raise NoServices(
+            f"{plan.nodes} nodes and no service: put a YAML into {plan.home / 'services'} or ask for no nodes"
+        )
+    addresses = build_addresses(plan, ports)
+    env = {
+        **child_environment(plan, addresses, os.environ if environ is None else environ),
+        **life,
+    }
+    mosquitto = find_mosquitto()
+    servers = [
+        prefect_part(plan, ports["prefect"], addresses, env),
+        mlflow_part(plan, ports["mlflow"], addresses, env),
+        broker_part(plan, ports["broker"], addresses, env, mosquitto),
+    ]
+    runner = [register_part(plan, env), runner_part(plan, addresses, env)] if plan.runner else []
+    numbers = range(1, plan.nodes + 1)
+    nodes = [node_part(plan, number, addresses, env, shared=mosquitto is not None) for number in numbers]
+    return [*servers, *runner, *nodes]
+
+
+#: Scheduled runs are made two minutes ahead, not an hour of 30 s ticks; leases outlive a restart of the server.
+PREFECT_SERVER = {
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_SCHEDULED_TIME": "00:02:00",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "6",
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+}
+
+
+def prefect_part(plan: StackPlan, port: int, addresses: Mapping[str, str], env: Mapping[str, str]) -> Part:
+    """The orchestrator's API and page."""
+    _installed("prefect")
+    folder = _folder(plan.home / "prefect")
+    database = {"PREFECT_API_DATABASE_CONNECTION_URL": plan.database} if plan.database else {}
+    return Part(
+        name="prefect",
+        command=(
+            sys.executable,
+            "-m",
+            "prefect",
+            "server",
+            "start",
+            "--host",
+            HOST,
+            "--port",
+            str(port),
+        ),
+        env={**env, **PREFECT_SERVER, **database},
+        cwd=folder,
+        health=lambda: http_answers(f"{addresses['prefect']}/health"),
+        address=addresses["prefect_ui"],
+    )
+
+
+def mlflow_part(plan: StackPlan, port: int, addresses: Mapping[str, str], env: Mapping[str, str]) -> Part:
+    """The model registry and experiment tracking, its database and artifacts in the home."""
+    version = _installed("mlflow")
+    folder = _folder(plan.home / "mlflow")
+    command, extra = _mlflow_command(version, port, f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts"))
+    return Part(
+        name="mlflow",
+        command=command,
+        env={**env, **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        cwd=folder,
+        health=lambda: http_answers(f"{addresses['mlflow']}/health"),
+        address=addresses["mlflow"],
+    )
+
+
+def _mlflow_command(version: str, port: int, database: str, artifacts: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    where = ("--host", HOST, "--port", str(port), "--workers", "1")
+    if not version.startswith("3.17."):
+        stores = ("--backend-store-uri", database, "--artifacts-destination", artifacts)
+        return (sys.executable, "-m", "mlflow", "server", *where, *stores), {}
+    # What `mlflow server` of this release runs as its child. Without the parent it is one process, not two:
+    # a third less to start and half the memory.
+    variables = {
+        "_MLFLOW_SERVER_FILE_STORE": database,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": artifacts,
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        "_MLFLOW_SGI_NAME": "uvicorn",
+    }
+    return (
+        sys.executable,
+        "-m",
+        "uvicorn",
+        *where,
+        "mlflow.server.fastapi_app:app",
+    ), variables
+
+
+def find_mosquitto() -> str | None:
+    """Path of the mosquitto broker; Debian keeps it where an ordinary user's PATH does not look."""
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
+def broker_part(
+    plan: StackPlan,
+    port: int,
+    addresses: Mapping[str, str],
+    env: Mapping[str, str],
+    mosquitto: str | None,
+) -> Part:
+    """The MQTT broker: mosquitto, or the slower amqtt where that is not installed."""
+    folder = _folder(plan.home / "mosquitto")
+    if mosquitto:
+        config = write_text(folder / "mosquitto.conf", mosquitto_config(port, folder))
+        command: tuple[str, ...] = (mosquitto, "-c", str(config))
+    else:
+        _installed("amqtt")
+        config = write_text(folder / "amqtt.yaml", yaml.safe_dump(amqtt_config(port)))
+        command = (
+            sys.executable,
+            "-m",
+            "amqtt.scripts.broker_script",
+            "-c",
+            str(config),
+        )
+    address = addresses["broker"]
+    return Part("broker", command, env, folder, lambda: broker_answers(address), address=address)
+
+
+def register_part(plan: StackPlan, env: Mapping[str, str]) -> Part:
+    """Makes the deployments known to Prefect, once per start; registering again changes nothing."""
+    rooms = plan.rooms.absolute()
+    if not (rooms / "deployments" / "register.py").is_file():
+        raise NoRooms(f"no deployments/register.py in {rooms}: run in the project's directory or set EDGELOOP_ROOMS")
+    return Part(
+        name="register",
+        command=(sys.executable, "-m", "deployments.register", "--fresh"),
+        env=_with_rooms(plan, env),
+        cwd=rooms,
+        health=lambda: None,
+        needs=("prefect",),
+        once=True,
+    )
+
+
+def runner_part(plan: StackPlan, addresses: Mapping[str, str], env: Mapping[str, str]) -> Part:
+    """The Prefect worker that runs the flows as processes on this machine."""
+    since = datetime.now(UTC)
+    worker = ("worker", "start", "--pool", POOL, "--type", "process", "--name", WORKER)
+    return Part(
+        name="runner",
+        command=(sys.executable, "-m", "prefect", *worker),
+        env={**_with_rooms(plan, env), "PREFECT_WORKER_QUERY_SECONDS": "1"},
+        cwd=plan.rooms.absolute(),
+        health=lambda: worker_online(addresses["prefect"], POOL, WORKER, since),
+        needs=("prefect", "register"),
+        # It gives running flows a moment to end.
+        grace=15.0,
+    )
+
+
+def _with_rooms(plan: StackPlan, env: Mapping[str, str]) -> dict[str, str]:
+    return {**env, "PYTHONPATH": join_paths(str(plan.rooms.absolute()), env.get("PYTHONPATH"))}
+
+
+def node_part(
+    plan: StackPlan,
+    number: int,
+    addresses: Mapping[str, str],
+    env: Mapping[str, str],
+    shared: bool,
+) -> Part:
+    """One edge node as a process. ``shared``: the broker knows shared subscriptions."""
+    name = f"edge-{number}"
+    folder = _folder(plan.home / "nodes" / name)
+    config = write_text(
+        folder / "node.yaml",
+        yaml.safe_dump(node_config(plan, number, addresses, shared), sort_keys=False),
+    )
+    return Part(
+        name=name,
+        command=(sys.executable, "-m", "edgeloop.edge.node", "--config", str(config)),
+        env=env,
+        cwd=folder,
+        health=lambda: http_answers(f"{addresses[name]}/healthz"),
+        needs=("broker",),
+        address=addresses[name],
+    )
+
+
+def _installed(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError as error:
+        raise MissingExtra(package, "cloud") from error
+
+
+def _folder(path: Path) -> Path:
+    path = path.absolute()
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,191 @@
+"""The SQL state: what was judged, released and rolled out. SQLite by default, PostgreSQL by URL.
+
+Rows are facts with unique keys, so that doing a step twice writes it once. Long histories stay out of memory: every
+read names what it wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from edgeloop.errors import BadInput, Unavailable
+from edgeloop.samples.records import now
+
+_meta = sa.MetaData()
+
+ledger = sa.Table(
+    "ledger",
+    _meta,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("service", sa.String(64), nullable=False, index=True),
+    sa.Column("key", sa.String(80), nullable=False),
+    sa.Column("event", sa.String(16), nullable=False),
+    sa.Column("verdict", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("version", sa.String(32)),
+    sa.Column("former", sa.String(32)),
+    sa.Column("dataset", sa.String(80)),
+    sa.Column("who", sa.String(64), nullable=False),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    sa.UniqueConstraint("service", "event", "key"),
+)
+releases = sa.Table(
+    "releases",
+    _meta,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("service", sa.String(64), nullable=False, index=True),
+    sa.Column("version", sa.String(32), nullable=False),
+    sa.Column("digest", sa.String(80), nullable=False),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    sa.UniqueConstraint("service", "digest"),
+)
+rollouts = sa.Table(
+    "rollouts",
+    _meta,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("service", sa.String(64), nullable=False, index=True),
+    sa.Column("digest", sa.String(80), nullable=False),
+    sa.Column("former", sa.String(80)),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("wave", sa.Integer, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("wave_since", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+)
+
+
+class DatabaseUnavailable(Unavailable):
+    """The fleet database does not answer."""
+
+
+class BadDatabaseUrl(BadInput):
+    """The fleet database's URL cannot be used."""
+
+
+class FleetStore:
+    """Reads and writes the SQL state through one engine."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._engine = sa.create_engine(url, pool_pre_ping=True)
+        except (sa.exc.ArgumentError, ModuleNotFoundError) as error:
+            raise BadDatabaseUrl(
+                f"EDGELOOP_DATABASE {url!r} cannot be used ({error}): give a SQLAlchemy URL"
+            ) from error
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _wait_for_writers)
+        try:
+            _meta.create_all(self._engine)
+        except DBAPIError as error:
+            raise DatabaseUnavailable(
+                f"fleet database does not answer ({error.orig}): check EDGELOOP_DATABASE"
+            ) from error
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._engine.dispose()
+
+    def record(self, service: str, event: str, key: str, **values: Any) -> bool:
+        """Write a ledger row once per (service, event, key); False when it was there."""
+        return self._insert(ledger, service=service, event=event, key=key, at=now(), **values)
+
+    def entry(self, service: str, event: str, key: str) -> dict[str, Any] | None:
+        """The ledger row with this key."""
+        return self._one(
+            sa.select(ledger).where(ledger.c.service == service, ledger.c.event == event, ledger.c.key == key)
+        )
+
+    def history(self, service: str, limit: int = 50) -> list[dict[str, Any]]:
+        """The newest ledger rows of a service, newest first."""
+        return self._all(sa.select(ledger).where(ledger.c.service == service).order_by(ledger.c.id.desc()).limit(limit))
+
+    def add_release(self, service: str, version: str, digest: str) -> bool:
+        """Record a release once; False when it was there."""
+        return self._insert(releases, service=service, version=version, digest=digest, at=now())
+
+    def release_of(self, service: str, version: str) -> str | None:
+        """Digest of the newest release made of a model version."""
+        row = self._one(
+            sa.select(releases)
+            .where(releases.c.service == service, releases.c.version == version)
+            .order_by(releases.c.id.desc())
+        )
+        return None if row is None else str(row["digest"])
+
+    def version_of(self, service: str, digest: str) -> str | None:
+        """Model version that a release was made of."""
+        row = self._one(sa.select(releases).where(releases.c.service == service, releases.c.digest == digest))
+        return None if row is None else str(row["version"])
+
+    def start_rollout(self, service: str, digest: str, former: str | None, reason: str) -> int:
+        """Begin a rollout; an open one of the same service is superseded."""
+        at = now()
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(rollouts)
+                .where(rollouts.c.service == service, rollouts.c.state == "moving")
+                .values(state="superseded", at=at)
+            )
+            made = connection.execute(
+                sa.insert(rollouts).values(
+                    service=service,
+                    digest=digest,
+                    former=former,
+                    state="moving",
+                    wave=0,
+                    reason=reason,
+                    wave_since=at,
+                    at=at,
+                )
+            )
+            key = made.inserted_primary_key
+        return int(key[0]) if key else 0
+
+    def update_rollout(self, number: int, **values: Any) -> None:
+        """Change a rollout's state, wave or reason."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(rollouts).where(rollouts.c.id == number).values(at=now(), **values))
+
+    def last_rollout(self, service: str) -> dict[str, Any] | None:
+        """The newest rollout of a service."""
+        return self._one(sa.select(rollouts).where(rollouts.c.service == service).order_by(rollouts.c.id.desc()))
+
+    def open_rollouts(self) -> list[dict[str, Any]]:
+        """Rollouts that are on their way."""
+        return self._all(sa.select(rollouts).where(rollouts.c.state == "moving").order_by(rollouts.c.id))
+
+    def _insert(self, table: sa.Table, **values: Any) -> bool:
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(sa.insert(table).values(**values))
+        except IntegrityError:
+            return False
+        return True
+
+    def _one(self, query: sa.Select[Any]) -> dict[str, Any] | None:
+        rows = self._all(query.limit(1))
+        return rows[0] if rows else None
+
+    def _all(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
+        with self._engine.connect() as connection:
+            return [_aware(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def _wait_for_writers(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA busy_timeout = 10000")
+    connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _aware(row: dict[str, Any]) -> dict[str, Any]:
+    """SQLite forgets the time zone; everything here is UTC."""
+    return {k: v.replace(tzinfo=UTC) if isinstance(v, datetime) and v.tzinfo is None else v for k, v in row.items()}
+
+
+def describe(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with times as text, for printing."""
+    return [{k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()} for row in rows]

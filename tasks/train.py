@@ -1,0 +1,95 @@
+"""Train: from accepted samples to a judged and registered candidate."""
+
+from __future__ import annotations
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+
+from edgeloop.bootstrap import open_app
+from edgeloop.clients.registry import ModelVersion
+from edgeloop.learning.evaluate import Evaluation, evaluate
+from edgeloop.learning.register import register
+from edgeloop.learning.rounds import Plan, Promotion, plan_round, promote
+from edgeloop.learning.train import Candidate, Mode, train
+
+
+@task(name="plan", task_run_name="plan-{service}", retries=2, retry_delay_seconds=[2, 10], tags=["edgeloop"])
+def plan_retrain(service: str, mode: Mode, seed: int | None) -> Plan:
+    """Freeze the dataset version and decide whether there is anything to learn."""
+    app = open_app()
+    return plan_round(app.store, app.tables(service), app.registry, app.fleet, app.service(service), mode, seed)
+
+
+@task(name="train", task_run_name="train-{plan.service}", tags=["edgeloop"])
+def train_candidate(plan: Plan) -> Candidate:
+    """Make the candidate. Not retried: what fails here fails again."""
+    app = open_app()
+    log = get_run_logger()
+    return train(
+        app.store,
+        app.tables(plan.service),
+        app.service(plan.service),
+        plan.dataset,
+        plan.base,
+        plan.mode,
+        plan.seed,
+        lambda text: log.info("%s", text),
+    )
+
+
+@task(name="evaluate", task_run_name="evaluate-{plan.service}", tags=["edgeloop"])
+def evaluate_candidate(plan: Plan, candidate: Candidate) -> Evaluation:
+    """Score candidate and champion on the locked gate samples."""
+    app = open_app()
+    return evaluate(app.store, app.tables(plan.service), app.service(plan.service), plan.dataset, candidate)
+
+
+@task(
+    name="register", task_run_name="register-{plan.service}", retries=2, retry_delay_seconds=[2, 10], tags=["edgeloop"]
+)
+def register_candidate(plan: Plan, candidate: Candidate, evaluation: Evaluation, reason: str) -> ModelVersion:
+    """Log the candidate to MLflow, whatever the gate says of it."""
+    app = open_app()
+    return register(
+        app.store,
+        app.tables(plan.service),
+        app.registry,
+        app.service(plan.service),
+        plan.dataset,
+        candidate,
+        evaluation,
+        reason,
+    )
+
+
+@task(name="promote", task_run_name="promote-{plan.service}", retries=2, retry_delay_seconds=[2, 10], tags=["edgeloop"])
+def promote_candidate(plan: Plan, candidate: Candidate, evaluation: Evaluation, version: ModelVersion) -> Promotion:
+    """Move the alias ``champion`` if the gate passed, and publish the decision."""
+    app = open_app()
+    service = app.service(plan.service)
+    result = promote(
+        app.store, app.tables(plan.service), app.registry, app.fleet, service, plan, candidate, evaluation, version
+    )
+    create_markdown_artifact(
+        markdown=gate_text(evaluation, result), key=f"gate-{plan.service}", description="Decision of the gate"
+    )
+    return result
+
+
+def gate_text(evaluation: Evaluation, result: Promotion) -> str:
+    """The decision in Markdown: verdict, reason and every slice."""
+    decision = evaluation.decision
+    lines = [
+        f"## {result.verdict}: {result.reason}",
+        "",
+        f"Version {result.version} against {result.former or 'nothing'}, on {decision.samples} locked gate samples.",
+        "",
+        f"| slice | samples | candidate {evaluation.metric} | champion {evaluation.metric} |",
+        "|---|---|---|---|",
+    ]
+    for name, part in decision.slices.items():
+        champion = "" if part.champion is None else f"{part.champion:.3f}"
+        lines.append(f"| {name} | {part.samples} | {part.candidate:.3f} | {champion} |")
+    if result.held:
+        lines += ["", f"{result.held} new labels are set aside until a stronger source confirms them."]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Real servers that tests talk to: each starts on loopback, is waited for, and ended by its own pid."""

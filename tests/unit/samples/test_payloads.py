@@ -1,0 +1,132 @@
+"""What is an input and what is not, and that the reason is named."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from edgeloop.samples.payloads import (
+    MAX_PIXELS,
+    UndecodablePayload,
+    decode_features,
+    decode_image,
+    encode_features,
+)
+from tests.unit.samples.make import encoded, picture, plain_picture
+
+NAMES = ["a", "b", "c"]
+NUMBERS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(NUMBERS, min_size=3, max_size=3))
+def test_a_row_round_trips_as_list_and_as_object(row: list[float]) -> None:
+    expected = np.asarray(row, dtype=np.float32)
+    as_list = decode_features(encode_features(row), NAMES)
+    as_object = decode_features(json.dumps(dict(zip(reversed(NAMES), reversed(row), strict=True))).encode(), NAMES)
+    assert as_list.dtype == np.float32
+    assert np.array_equal(as_list, expected)
+    assert np.array_equal(as_object, expected)
+
+
+def test_equal_rows_are_equal_bytes() -> None:
+    assert encode_features([1, 2]) == encode_features([1.0, 2.0]) == b"[1.0,2.0]"
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"[1, 2]", "row has 2 values: send 3"),
+        (b"[1, 2, 3, 4]", "row has 4 values"),
+        (b"[]", "row has 0 values"),
+        (b'"abc"', "JSON str"),
+        (b"3", "JSON int"),
+        (b"null", "JSON NoneType"),
+        (b"", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[1, 2,", "not JSON"),
+        (b'[1, "2", 3]', "feature b is '2', not a number"),
+        (b"[1, 2, null]", "feature c is None, not a number"),
+        (b"[true, 2, 3]", "feature a is True, not a number"),
+        (b"[[1], 2, 3]", r"feature a is \[1\], not a number"),
+        (b"[1, NaN, 3]", "feature b is nan"),
+        (b"[1, 2, Infinity]", "feature c is inf"),
+        (b"[-Infinity, 2, 3]", "feature a is -inf"),
+        (b"[1, 2, 1e999]", "feature c is inf"),
+        (b'{"a": 1, "b": 2}', r"lacks \['c'\] and has unknown \[\]"),
+        (b'{"a": 1, "b": 2, "c": 3, "d": 4}', r"lacks \[\] and has unknown \['d'\]"),
+        (b"{}", r"lacks \['a', 'b', 'c'\]"),
+    ],
+)
+def test_a_bad_row_is_refused_by_name(payload: bytes, reason: str) -> None:
+    with pytest.raises(UndecodablePayload, match=reason):
+        decode_features(payload, NAMES)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"[1, 2, 1e39]", b"[1, 2, " + b"9" * 400 + b"]", b"[" * 100_000], ids=["float32", "int", "deep"]
+)
+def test_a_number_or_nesting_beyond_what_a_model_takes_is_refused(payload: bytes) -> None:
+    with pytest.raises(UndecodablePayload):
+        decode_features(payload, NAMES)
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_do_anything_but_decode_or_be_refused(payload: bytes) -> None:
+    try:
+        row = decode_features(payload, NAMES)
+    except UndecodablePayload:
+        return
+    assert row.shape == (3,)
+    assert np.isfinite(row).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_picture_becomes_a_square(kind: str) -> None:
+    pixels = decode_image(picture(kind=kind), 24)
+    assert pixels.shape == (24, 24, 3)
+    assert pixels.dtype == np.uint8
+
+
+def test_pixels_are_the_pictures_own() -> None:
+    assert np.array_equal(decode_image(plain_picture(77), 16), np.full((16, 16, 3), 77, np.uint8))
+    assert decode_image(plain_picture(77), 16, channels=1).shape == (16, 16, 1)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "I;16"])
+def test_other_modes_become_rgb(mode: str) -> None:
+    assert decode_image(encoded(Image.new(mode, (20, 20)), "PNG"), 16).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        picture()[: len(picture()) // 2],
+        picture(kind="PNG")[:-40],
+        picture(kind="GIF"),
+        picture(kind="BMP"),
+        b"",
+        b"\xff\xd8\xff",
+        b"<svg/>",
+        encode_features([1, 2]),
+    ],
+    ids=["truncated JPEG", "truncated PNG", "GIF", "BMP", "empty", "head only", "SVG", "row"],
+)
+def test_what_is_no_whole_jpeg_or_png_is_refused(payload: bytes) -> None:
+    with pytest.raises(UndecodablePayload, match=f"payload of {len(payload)} bytes is not a JPEG or PNG"):
+        decode_image(payload, 16)
+
+
+@pytest.mark.parametrize("side", [8000, 10_000, 20_000])
+def test_a_huge_picture_is_refused_before_it_is_decoded(side: int) -> None:
+    """Below, between and above the limits at which Pillow warns and refuses by itself."""
+    assert side * side > MAX_PIXELS
+    sink = io.BytesIO()
+    Image.new("1", (side, side)).save(sink, "PNG")
+    with pytest.raises(UndecodablePayload, match="pixels|bomb"):
+        decode_image(sink.getvalue(), 16)

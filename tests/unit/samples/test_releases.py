@@ -1,0 +1,71 @@
+"""A release is its bytes: one that was changed on the way is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeloop.samples.records import canonical, digest
+from edgeloop.samples.releases import (
+    Layer,
+    MalformedRelease,
+    Release,
+    blob_key,
+    parse_release,
+    parse_wanted,
+    release_key,
+    wanted_key,
+)
+
+
+def release() -> Release:
+    layers = [Layer(role="head", digest=digest(b"h"), size=1, media_type="m")]
+    return Release(service="rater", version="3", run_id="r", dataset="d", layers=layers, evaluation={"x": 1.5})
+
+
+def test_keys_are_pinned() -> None:
+    """Nodes that are out there look here."""
+    name = "sha256:" + "ab" * 32
+    assert blob_key(name) == f"blobs/sha256/{'ab' * 32}"
+    assert release_key("rater", name) == f"releases/rater/{'ab' * 32}.json"
+    assert wanted_key("rater", 2) == "channel/rater/ring-2.json"
+
+
+def test_a_manifest_round_trips_under_its_digest() -> None:
+    made = release()
+    assert parse_release(made.to_bytes(), made.digest) == made
+    assert parse_release(made.to_bytes(), made.digest).to_bytes() == made.to_bytes()
+    assert made.layer("head") == made.layers[0]
+    assert made.layer("model") is None
+
+
+def test_a_field_nobody_knows_keeps_the_digest() -> None:
+    data = canonical(release().model_dump(mode="json") | {"later": [1]})
+    assert parse_release(data, digest(data)).to_bytes() == data
+
+
+@given(st.data())
+def test_a_flipped_bit_is_refused(data: st.DataObject) -> None:
+    whole = release().to_bytes()
+    at = data.draw(st.integers(0, len(whole) - 1))
+    bit = data.draw(st.integers(0, 7))
+    flipped = whole[:at] + bytes([whole[at] ^ (1 << bit)]) + whole[at + 1 :]
+    with pytest.raises(MalformedRelease, match="its bytes have digest"):
+        parse_release(flipped, release().digest)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"null", b"\xff", b'{"service":"s"}'])
+def test_bytes_of_the_right_digest_that_are_no_manifest_are_refused(data: bytes) -> None:
+    with pytest.raises(MalformedRelease, match="does not parse"):
+        parse_release(data, digest(data))
+
+
+@pytest.mark.parametrize("change", [{"sequence": -1}, {"ring": "first"}, {"release": None}])
+def test_a_channel_record_that_does_not_parse_is_refused(change: dict[str, object]) -> None:
+    value: dict[str, object] = {"service": "s", "ring": 0, "release": "sha256:0", "sequence": 1}
+    assert parse_wanted(json.dumps(value).encode(), "k").sequence == 1
+    with pytest.raises(MalformedRelease, match="channel record k does not parse"):
+        parse_wanted(json.dumps(value | change).encode(), "k")
