@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from edgeloop.clients.orchestrator import PrefectOrchestrator
 from edgeloop.errors import BadInput, EdgeloopError, Unavailable
 
 if TYPE_CHECKING:
@@ -198,19 +197,11 @@ def prune(client: SyncPrefectClient, wanted: set[str]) -> list[str]:
     return kept
 
 
-def main(arguments: Sequence[str] = ()) -> int:
-    """Register, and say what is registered; exit code 0, or the error's.
-
-    With ``--fresh``, for a start with no worker running yet, runs that an earlier life left behind are ended, because
-    they hold concurrency slots.
-    """
+def main() -> int:
+    """Register, and say what is registered; exit code 0, or the error's."""
     try:
         for name in register():
             print(name)
-        if "--fresh" in arguments:
-            orchestrator = PrefectOrchestrator(os.environ["PREFECT_API_URL"])
-            print(f"{orchestrator.cancel_stale()} stale runs ended")
-            orchestrator.close()
     except EdgeloopError as error:
         print(f"edgeloop: {error}", file=sys.stderr)
         return error.exit_code
@@ -218,4 +209,4 @@ def main(arguments: Sequence[str] = ()) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

@@ -73,7 +73,7 @@ def load_settings(home: Path | None = None, environ: dict[str, str] | None = Non
         NewerHome: the home was written by a newer edgeloop.
     """
     env = dict(os.environ if environ is None else environ)
-    chosen = home or Path(env.get("EDGELOOP_HOME", ".edgeloop"))
+    chosen = home or Path(env.get("EDGELOOP_HOME") or ".edgeloop")
     check_home(chosen)
     values: dict[str, Any] = {**_stack_addresses(chosen), **_from_environment(env), "home": chosen}
     if "rooms" not in values:
@@ -97,8 +97,8 @@ def _variable(name: str) -> str:
 def _stack_addresses(home: Path) -> dict[str, str]:
     path = home / "stack.json"
     try:
-        addresses = json.loads(path.read_text(encoding="utf-8"))["addresses"]
-    except (OSError, ValueError, KeyError):
+        addresses = dict(json.loads(path.read_text(encoding="utf-8"))["addresses"])
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
     return {k: str(v) for k, v in addresses.items() if k in {"store", "broker", "mlflow", "prefect"}}
 

@@ -110,7 +110,9 @@ class MlflowRegistry:
 
     def check(self) -> None:
         """Raise RegistryUnavailable unless the server answers its health check."""
-        self._get("/health")
+        reply = self._get("/health")
+        if reply.status_code != 200:
+            raise RegistryUnavailable(f"MLflow at {self.url} answered {reply.status_code} to its health check")
 
     def _get(self, path: str, **params: str) -> Any:
         import httpx

@@ -40,7 +40,7 @@ def demo(
     """Bring a stack up on free ports, replay a drifting stream, and run the loop round by round."""
     from edgeloop.bootstrap import App
     from edgeloop.demo.live import Live, print_table
-    from edgeloop.demo.run import Options, run_demo
+    from edgeloop.demo.run import Options, find_stream, run_demo
     from edgeloop.settings import make_home
     from edgeloop.sources.catalog import get_dataset
     from edgeloop.stack.running import running_stack
@@ -55,10 +55,12 @@ def demo(
     if data and service.data:
         get_dataset(service.data, home, data)
     with Live(quiet=context.as_json) as live:
+        live.stage("stream")
+        stream = find_stream(App(settings), service, home, rounds)
         live.stage("stack")
         plan = replace(plan_stack(settings, [name], nodes, free_ports=True), home=home)
         with running_stack(plan, lambda event: _note(live, event)) as stack:
-            result = run_demo(App(stack.settings()), service, home, nodes, options, live, stack.addresses)
+            result = run_demo(App(stack.settings()), service, stream, home, nodes, options, live, stack.addresses)
             live.done()
             context.result(result.model_dump(mode="json"), "")
             if not context.as_json:

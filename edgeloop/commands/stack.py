@@ -49,10 +49,14 @@ def say_event(event: Event) -> str:
 def plan_stack(
     settings: Any, services: list[str], nodes: int, free_ports: bool, ports: dict[str, int] | None = None
 ) -> StackPlan:
-    """The plan of a stack for these settings."""
+    """The plan of a stack for these settings; the bucket of an S3 store is made if it is missing."""
     import os
 
+    from edgeloop.clients.objects import ensure_bucket
     from edgeloop.stack.plan import StackPlan
+
+    if settings.store.startswith("s3:"):
+        ensure_bucket(settings.store)
 
     return StackPlan(
         home=settings.home,

@@ -119,6 +119,7 @@ def wrong_label(service: Service, label: str) -> str:
 def run_demo(
     app: App,
     service: Service,
+    stream: Stream,
     home: Path,
     nodes: int,
     options: Options,
@@ -129,19 +130,18 @@ def run_demo(
 
     Args:
         app: the running stack's app.
-        service: what to play.
-        home: where the data sets are and the pages go.
+        service: whose loop is run.
+        stream: what the devices send.
+        home: where the pages go.
         nodes: how many nodes serve.
         options: how to play.
         live: told what happens.
         addresses: addresses of the stack's parts, for the pages.
 
     Raises:
-        UnusableData, EmptyStream: the service's data set cannot be played.
         DemoFailed: a flow failed several times.
     """
     app.orchestrator.set_schedules(False)
-    stream = load_stream(service, home / "data" / str(service.data), options.rounds, _played(app, service.name))
     result = Demo(app, service, stream, nodes, options, live).play()
     plot = draw_loop(result, home / "loop.png")
     pages = Pages(
@@ -155,9 +155,14 @@ def run_demo(
     return result
 
 
-def _played(app: App, service: str) -> int:
-    """How many candidates were judged on this home: another number is another stream."""
-    return sum(row["event"] == "gate" for row in app.fleet.history(service, limit=1000))
+def find_stream(app: App, service: Service, home: Path, rounds: int) -> Stream:
+    """The stream of a service's data set; on a home that has judged candidates before it is another draw of it.
+
+    Raises:
+        UnusableData, EmptyStream: the service's data set cannot be played.
+    """
+    played = sum(row["event"] == "gate" for row in app.fleet.history(service.name, limit=1000))
+    return load_stream(service, home / "data" / str(service.data), rounds, played)
 
 
 class Demo:

@@ -63,9 +63,16 @@ def start(fleet: FleetStore, store: ObjectStore, service: Service, release: str,
     last = fleet.last_rollout(service.name)
     if last and last["digest"] == release and last["state"] in {"moving", "done", "reverted"}:
         return False
-    former = wanted(store, service.name, service.rings[0])
-    fleet.start_rollout(service.name, release, former.release if former else None, reason)
+    fleet.start_rollout(service.name, release, _good(store, service, last), reason)
     return True
+
+
+def _good(store: ObjectStore, service: Service, last: dict[str, Any] | None) -> str | None:
+    """The release to go back to; one that is still on its way was never judged and is not it."""
+    if last and last["state"] == "moving":
+        return str(last["former"]) if last["former"] else None
+    former = wanted(store, service.name, service.rings[0])
+    return former.release if former else None
 
 
 def judge(reports: Sequence[Report], release: str, since_seconds: float) -> Verdict:
@@ -112,7 +119,7 @@ def tick(
 def _advance(
     fleet: FleetStore, store: ObjectStore, broker: Broker, service: Service, row: dict[str, Any], reports: list[Report]
 ) -> RolloutStatus:
-    ring = service.rings[row["wave"]]
+    ring = service.rings[min(row["wave"], len(service.rings) - 1)]
     point_ring(store, broker, service.name, ring, row["digest"])
     mine = [r for r in reports if r.service == service.name and r.ring == ring]
     verdict = judge(mine, row["digest"], (now() - row["wave_since"]).total_seconds())
@@ -129,11 +136,10 @@ def _advance(
 def _revert(
     fleet: FleetStore, store: ObjectStore, broker: Broker, service: Service, row: dict[str, Any], reason: str
 ) -> None:
-    """Point every ring that was moved back at the former release; without one there is nothing to go back to."""
+    """Point every ring back at the former release; without one there is nothing to go back to."""
     if row["former"]:
-        for ring in service.rings[: row["wave"] + 1]:
+        for ring in service.rings:
             point_ring(store, broker, service.name, ring, row["former"])
-    fleet.update_rollout(row["id"], state="reverted", reason=reason)
     fleet.record(
         service.name,
         "revert",
@@ -144,6 +150,8 @@ def _revert(
         version=fleet.version_of(service.name, row["former"]) if row["former"] else None,
         former=fleet.version_of(service.name, row["digest"]),
     )
+    # Last: what is left of a revert that was cut off is done by the next tick.
+    fleet.update_rollout(row["id"], state="reverted", reason=reason)
 
 
 def describe_rollout(fleet: FleetStore, service: str, verdict: Verdict | None = None) -> RolloutStatus:

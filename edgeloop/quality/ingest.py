@@ -7,7 +7,6 @@ does not parse goes to quarantine with the reason; the rest of the batch goes on
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,7 +91,7 @@ def _read(store: ObjectStore, service: Service, infos: Sequence[ObjectInfo]) -> 
                 faulty: list[tuple[Record, str]] = [(s, fault) for s, fault in reasons if fault]
             else:
                 labels, bad = read_segment(data, Label)
-                judged = [(x, label_fault(x.label, service)) for x in labels]
+                judged = [(x, service.label_fault(x.label)) for x in labels]
                 batch.labels += [x for x, fault in judged if fault is None]
                 faulty = [(x, fault) for x, fault in judged if fault]
         except ForeignSegment as error:
@@ -124,22 +123,6 @@ def _merge(store: ObjectStore, tables: Tables, batch: _Batch, total: Ingested) -
 def _sample_fault(sample: Sample, service: Service) -> str | None:
     if sample.service != service.name:
         return f"sample is of service {sample.service}, not {service.name}"
-    return None
-
-
-def label_fault(label: str, service: Service) -> str | None:
-    """Why ``label`` cannot be a right answer of ``service``; None when it can."""
-    if service.is_classifier:
-        return None if label in (service.labels or []) else f"label {label!r} is not one of {service.labels}"
-    try:
-        value = float(label)
-    except ValueError:
-        return f"label {label!r} is not a number"
-    target = service.target
-    low = -math.inf if target is None or target.min is None else target.min
-    high = math.inf if target is None or target.max is None else target.max
-    if not math.isfinite(value) or not low <= value <= high:
-        return f"label {label!r} is not between {low} and {high}"
     return None
 
 

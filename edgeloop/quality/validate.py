@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from edgeloop.errors import BadInput
 from edgeloop.quality.ingest import quarantined
@@ -79,7 +79,9 @@ def validate(tables: Tables, service: Service, suite: list[Expectation]) -> Vali
 
 def _record(tables: Tables, pending: list[dict[str, Any]], faults: dict[str, str]) -> None:
     bad = [
-        quarantined(row, faults[row["sample_id"]], "validation", "samples")
+        quarantined(
+            {k: v for k, v in row.items() if k != "_decoded"}, faults[row["sample_id"]], "validation", "samples"
+        )
         for row in pending
         if row["sample_id"] in faults
     ]
@@ -153,7 +155,7 @@ def _load(name: str, folder: Path) -> list[Expectation]:
         return [Expectation.model_validate(item) for item in value["expectations"]]
     except OSError as error:
         raise MalformedSuite(f"expectation suite {path} cannot be read ({error.strerror}): add it") from error
-    except (yaml.YAMLError, ValidationError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         raise MalformedSuite(f"expectation suite {path} does not parse ({error!s:.200}): mend it") from error
 
 

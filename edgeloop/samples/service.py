@@ -6,6 +6,7 @@ knows nothing but its ring and the object store.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -168,6 +169,20 @@ class Service(_Strict):
     def feature_names(self) -> list[str]:
         """Names of the feature columns, empty for images."""
         return [f.name for f in self.features or []]
+
+    def label_fault(self, label: str) -> str | None:
+        """Why ``label`` cannot be a right answer; None when it can."""
+        if self.is_classifier:
+            return None if label in (self.labels or []) else f"label {label!r} is not one of {self.labels}"
+        try:
+            value = float(label)
+        except ValueError:
+            return f"label {label!r} is not a number"
+        low = -math.inf if self.target is None or self.target.min is None else self.target.min
+        high = math.inf if self.target is None or self.target.max is None else self.target.max
+        if not math.isfinite(value) or not low <= value <= high:
+            return f"label {label!r} is not between {low} and {high}"
+        return None
 
     def node_config(self) -> NodeConfig:
         """The part of this service that a node needs."""

@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from edgeloop.errors import BadInput
-from edgeloop.samples.payloads import encode_features
+from edgeloop.samples.payloads import UndecodablePayload, decode_image, encode_features
 from edgeloop.samples.records import digest
 from edgeloop.samples.service import Service
 from edgeloop.samples.splits import split_of
 from edgeloop.sources.catalog import UnusableData, image_domains
 
 #: Wines that devices measure in one round, at most.
-WINES = 600
+WINES = 900
 
 
 class EmptyStream(BadInput):
@@ -119,13 +119,29 @@ def _shuffled(items: list[Item], order: np.random.Generator) -> list[Item]:
 def _read_wine(path: Path, service: Service) -> list[Item]:
     if not path.is_file():
         raise UnusableData(f"{path} is not there: run  edgeloop data get wine")
-    names = service.feature_names
     with path.open(newline="", encoding="utf-8") as stream:
         rows = csv.DictReader(stream, delimiter=";")
         try:
-            return [Item(encode_features([float(row[n]) for n in names]), str(float(row["quality"]))) for row in rows]
-        except (KeyError, ValueError, TypeError) as error:
-            raise UnusableData(f"{path}:{rows.line_num}: {error}: expected the columns {names} and quality") from error
+            return [_wine_item(row, service) for row in rows]
+        except (KeyError, ValueError, TypeError, BadInput) as error:
+            raise UnusableData(
+                f"{path}:{rows.line_num}: {error}: each row needs numbers for {service.feature_names} and quality"
+            ) from error
+
+
+def _wine_item(row: dict[str, str], service: Service) -> Item:
+    if None in row or None in row.values():
+        raise ValueError("row of wrong length")
+    values = {name: float(row[name]) for name in service.feature_names}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}")
+    payload = encode_features(list(values.values()))
+    label = str(float(row["quality"]))
+    fault = service.label_fault(label)
+    if fault:
+        raise ValueError(fault)
+    return Item(payload, label)
 
 
 def _photos(service: Service, folder: Path, rounds: int, run: int) -> Stream:
@@ -135,7 +151,7 @@ def _photos(service: Service, folder: Path, rounds: int, run: int) -> Stream:
     order = np.random.default_rng([11, run])
     domains = image_domains(folder, tuple(service.labels or []))
     items = {
-        name: _shuffled([Item(p.read_bytes(), label) for label, paths in by.items() for p in paths], order)
+        name: _shuffled([_photo(p, label) for label, paths in by.items() for p in paths], order)
         for name, by in domains.items()
     }
     streamed: list[Item] = []
@@ -147,6 +163,15 @@ def _photos(service: Service, folder: Path, rounds: int, run: int) -> Stream:
     start, later = streamed[:100], streamed[100:]
     played = [Domain(f"photos, round {n}", part) for n, part in enumerate(_chunks(later, rounds), 1)]
     return Stream(start, test, played, "Simulated: devices and labels are simulated; the photos are real.")
+
+
+def _photo(path: Path, label: str) -> Item:
+    payload = path.read_bytes()
+    try:
+        decode_image(payload, 16)
+    except UndecodablePayload as error:
+        raise UnusableData(f"{path}: {error}") from error
+    return Item(payload, label)
 
 
 def _digits(service: Service, folder: Path, rounds: int, run: int) -> Stream:

@@ -210,7 +210,7 @@ def register_part(plan: StackPlan, env: Mapping[str, str]) -> Part:
         raise NoRooms(f"no deployments/register.py in {rooms}: run in the project's directory or set EDGELOOP_ROOMS")
     return Part(
         name="register",
-        command=(sys.executable, "-m", "deployments.register", "--fresh"),
+        command=(sys.executable, "-m", "deployments.register"),
         env=_with_rooms(plan, env),
         cwd=rooms,
         health=lambda: None,
@@ -222,10 +222,9 @@ def register_part(plan: StackPlan, env: Mapping[str, str]) -> Part:
 def runner_part(plan: StackPlan, addresses: Mapping[str, str], env: Mapping[str, str]) -> Part:
     """The Prefect worker that runs the flows as processes on this machine."""
     since = datetime.now(UTC)
-    worker = ("worker", "start", "--pool", POOL, "--type", "process", "--name", WORKER)
     return Part(
         name="runner",
-        command=(sys.executable, "-m", "prefect", *worker),
+        command=(sys.executable, "-m", "deployments.runner", POOL, WORKER),
         env={**_with_rooms(plan, env), "PREFECT_WORKER_QUERY_SECONDS": "1"},
         cwd=plan.rooms.absolute(),
         health=lambda: worker_online(addresses["prefect"], POOL, WORKER, since),

@@ -52,6 +52,8 @@ def plan(tmp_path: Path) -> StackPlan:
     (rooms / "deployments").mkdir(parents=True)
     (rooms / "deployments" / "__init__.py").touch()
     (rooms / "deployments" / "register.py").write_text("print('nothing to register')\n")
+    runner = Path(__file__).resolve().parents[2] / "deployments" / "runner.py"
+    (rooms / "deployments" / "runner.py").write_text(runner.read_text())
     return StackPlan(home=tmp_path / "home", rooms=rooms, services=["wine-rater"], nodes=1, free_ports=True)
 
 

@@ -1,0 +1,108 @@
+"""Features are computed once: not where a sample brought them, and not where somebody did it before."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from edgeloop.clients.models import Backbone
+from edgeloop.clients.objects import MemoryStore
+from edgeloop.learning.features import features_of, load_cache
+from edgeloop.samples.records import digest
+from tests.unit.samples.make import picture
+
+DIGEST = "sha256:" + "0" * 64
+
+
+class Counting:
+    """A backbone that counts what it is asked for; its features are no round numbers."""
+
+    size = 8
+
+    def __init__(self, name: str = DIGEST) -> None:
+        self.digest = name
+        self.calls = 0
+        self._lock = threading.Lock()
+
+    def features(self, image: Any) -> Any:
+        with self._lock:
+            self.calls += 1
+        assert image.shape == (8, 8, 3)
+        return image.astype(np.float32).mean(axis=(0, 1)) / 3
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    return {"payload": picture(number), "embedding": None, "backbone_digest": None} | changes
+
+
+def brought(number: int, values: list[float], name: str = DIGEST) -> dict[str, Any]:
+    return row(number, embedding=np.asarray(values, "<f2").tobytes(), backbone_digest=name)
+
+
+def ask(store: MemoryStore, backbone: Counting, rows: list[dict[str, Any]]) -> Any:
+    return features_of(store, cast(Backbone, backbone), rows)
+
+
+def test_each_payload_is_computed_once_and_kept() -> None:
+    store, backbone = MemoryStore(), Counting()
+    first = ask(store, backbone, [row(1), row(2), row(1)])
+    assert backbone.calls == 2
+    assert first.shape == (3, 3)
+    assert first.dtype == np.float32
+    assert np.array_equal(first[0], first[2])
+    assert np.array_equal(ask(store, backbone, [row(2), row(1)]), first[[1, 0]])
+    assert backbone.calls == 2
+    ask(store, backbone, [row(1), row(3)])
+    assert backbone.calls == 3
+    assert set(load_cache(store, DIGEST)) == {digest(picture(n)) for n in (1, 2, 3)}
+
+
+def test_features_pass_through_the_precision_they_travel_with() -> None:
+    backbone = Counting()
+    found = ask(MemoryStore(), backbone, [row(1)])
+    assert np.array_equal(found, found.astype(np.float16).astype(np.float32))
+    again = ask(MemoryStore(), backbone, [brought(1, found[0].tolist())])
+    assert np.array_equal(again, found)
+
+
+def test_what_a_sample_brought_is_used() -> None:
+    store, backbone = MemoryStore(), Counting()
+    found = ask(store, backbone, [brought(1, [1, 2, 3]), brought(2, [4, 5, 6])])
+    assert found.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert backbone.calls == 0
+    assert list(store.list("features")) == []
+
+
+def test_the_features_of_another_backbone_are_not() -> None:
+    store, backbone = MemoryStore(), Counting()
+    assert ask(store, backbone, [brought(1, [1, 2, 3], "sha256:other")]).tolist() != [[1, 2, 3]]
+    assert backbone.calls == 1
+    other = Counting("sha256:" + "1" * 64)
+    ask(store, other, [row(1)])
+    assert other.calls == 1
+
+
+def test_a_sample_that_names_a_backbone_and_brought_nothing_is_computed() -> None:
+    backbone = Counting()
+    assert ask(MemoryStore(), backbone, [row(1, backbone_digest=DIGEST)]).shape == (1, 3)
+    assert backbone.calls == 1
+
+
+@pytest.mark.parametrize("embedding", [b"\0", b"", bytes(4), bytes(20)], ids=["odd", "empty", "short", "long"])
+def test_features_of_another_length_are_computed_anew(embedding: bytes) -> None:
+    """One damaged sample must not keep a service from ever being trained again."""
+    backbone = Counting()
+    rows = [brought(1, [1, 2, 3]), row(2, embedding=embedding, backbone_digest=DIGEST), row(3)]
+    found = ask(MemoryStore(), backbone, rows)
+    assert found.shape == (3, 3)
+    assert backbone.calls == 2
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    tiny = [row(n, payload=picture(n, (8, 8))) for n in range(250)]
+    features_of(MemoryStore(), cast(Backbone, Counting()), tiny, lambda done, of: told.append((done, of)))
+    assert told == [(100, 250), (200, 250)]

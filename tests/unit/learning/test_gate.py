@@ -1,0 +1,228 @@
+"""The gate promotes what is surely better, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeloop.learning.gate import MIN_SLICE, Decision, decide, paired_gains, score
+from edgeloop.samples.service import Gate
+
+CONFIG = Gate(min_samples=30, resamples=400)
+
+
+def config(**changes: Any) -> Gate:
+    return Gate.model_validate(CONFIG.model_dump() | changes)
+
+
+def labels(n: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(0, 4, n).astype(float)
+
+
+def wrong(truth: Any, count: int, start: int = 0) -> Any:
+    """The answers of a model that is right but for ``count`` samples from ``start`` on."""
+    found = truth.copy()
+    found[start : start + count] += 1
+    return found
+
+
+def judge(candidate: Any, champion: Any, truth: Any, **changes: Any) -> Decision:
+    arguments: dict[str, Any] = {"config": CONFIG, "metric": "accuracy", "slices": {}} | changes
+    return decide(truth=truth, candidate=candidate, champion=champion, **arguments)
+
+
+def masks(n: int, old: int) -> dict[str, Any]:
+    """The first ``old`` of ``n`` samples are old."""
+    mask = np.arange(n) < old
+    return {"old": mask, "new": ~mask}
+
+
+TRUTH = labels(200)
+
+
+def test_clearly_better_passes() -> None:
+    decision = judge(wrong(TRUTH, 10), wrong(TRUTH, 60), TRUTH)
+    assert decision.verdict == "pass"
+    assert not decision.harmful
+    assert (decision.candidate, decision.champion) == (0.95, 0.7)
+    assert decision.gain == pytest.approx(0.25)
+    assert decision.gain_low is not None
+    assert decision.gain_high is not None
+    assert 0 < decision.gain_low < 0.25 < decision.gain_high
+    assert "better than the champion: gain +0.250, 95% sure of at least" in decision.reason
+
+
+def test_clearly_worse_is_harmful() -> None:
+    decision = judge(wrong(TRUTH, 60), wrong(TRUTH, 10), TRUTH)
+    assert (decision.verdict, decision.harmful) == ("fail", True)
+    assert decision.reason.startswith("worse than the champion")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 200), st.integers(30, 200), st.sampled_from(["accuracy", "r2"]), st.integers(0, 99))
+def test_the_same_model_never_passes(errors: int, n: int, metric: str, seed: int) -> None:
+    truth = labels(n, seed)
+    decision = judge(wrong(truth, errors), wrong(truth, errors), truth, metric=metric, seed=seed)
+    assert (decision.verdict, decision.harmful, decision.gain) == ("fail", False, 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(30, 150), st.integers(0, 150), st.integers(0, 150), st.integers(0, 5), st.floats(0, 0.2))
+def test_what_passes_is_better_by_more_than_the_margin(
+    n: int, errors: int, former: int, seed: int, margin: float
+) -> None:
+    truth = labels(n, seed)
+    candidate, champion = wrong(truth, min(errors, n)), wrong(truth, min(former, n))
+    decision = judge(candidate, champion, truth, seed=seed, config=config(margin=margin, resamples=200))
+    gain = (champion != truth).mean() - (candidate != truth).mean()
+    assert decision.gain == pytest.approx(gain)
+    if decision.verdict == "pass":
+        assert gain > margin
+        assert not decision.harmful
+    if decision.harmful:
+        assert gain < 0
+
+
+@pytest.mark.parametrize("n", [0, 1, 29])
+def test_too_few_samples_decide_nothing(n: int) -> None:
+    decision = judge(TRUTH[:n], wrong(TRUTH[:n], n), TRUTH[:n])
+    assert (decision.verdict, decision.harmful, decision.samples) == ("inconclusive", False, n)
+    assert f"{n} gate samples with trusted labels are too few, 30 are needed" in decision.reason
+
+
+def test_just_enough_samples_decide() -> None:
+    assert judge(TRUTH[:30], wrong(TRUTH[:30], 20), TRUTH[:30]).verdict == "pass"
+
+
+def test_a_small_gain_is_not_sure() -> None:
+    decision = judge(wrong(TRUTH, 59), wrong(TRUTH, 60, 40), TRUTH)
+    assert (decision.verdict, decision.harmful) == ("fail", False)
+    assert decision.reason.startswith("not surely better than the champion")
+
+
+def test_the_margin_must_be_cleared() -> None:
+    candidate, champion = wrong(TRUTH, 10), wrong(TRUTH, 60)
+    assert judge(candidate, champion, TRUTH, config=config(margin=0.15)).verdict == "pass"
+    assert judge(candidate, champion, TRUTH, config=config(margin=0.24)).verdict == "fail"
+
+
+def test_an_old_slice_that_drops_is_a_veto_however_large_the_gain() -> None:
+    old, n = 20, 200
+    candidate = wrong(TRUTH, 2)
+    champion = wrong(TRUTH, n - old, old)
+    decision = judge(candidate, champion, TRUTH, slices=masks(n, old))
+    assert decision.gain is not None
+    assert decision.gain > 0.8
+    assert (decision.verdict, decision.harmful) == ("fail", True)
+    assert "drops accuracy by 0.100 on the 20 old gate samples (1.000 to 0.900), 0.05 is allowed" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("slices", "changes", "verdict"),
+    [
+        (masks(200, 20), {"config": config(slice_margin=0.1)}, "pass"),
+        (masks(200, MIN_SLICE - 1), {}, "pass"),
+        (masks(200, MIN_SLICE), {}, "fail"),
+        ({"audit": np.arange(200) < 20}, {}, "pass"),
+        ({"audit": np.arange(200) < 20}, {"veto": frozenset({"audit"})}, "fail"),
+        (masks(200, 20), {"veto": frozenset()}, "pass"),
+        (masks(200, 0), {}, "pass"),
+    ],
+    ids=["allowed", "too small to veto", "just large enough", "not a veto", "a veto", "no veto", "empty"],
+)
+def test_which_slices_may_refuse(slices: Any, changes: Any, verdict: str) -> None:
+    candidate = wrong(TRUTH, 2)
+    champion = wrong(TRUTH, 170, 30)
+    assert judge(candidate, champion, TRUTH, slices=slices, **changes).verdict == verdict
+
+
+def test_slices_are_reported_whatever_the_verdict() -> None:
+    decision = judge(wrong(TRUTH, 10), wrong(TRUTH, 60), TRUTH, slices=masks(200, 50))
+    assert {name: (s.samples, s.candidate, s.champion) for name, s in decision.slices.items()} == {
+        "old": (50, 0.8, 0.0),
+        "new": (150, 1.0, pytest.approx(140 / 150)),
+    }
+
+
+def test_a_release_over_budget_does_not_pass() -> None:
+    budget = config(max_release_bytes=1000)
+    candidate, champion = wrong(TRUTH, 10), wrong(TRUTH, 60)
+    assert judge(candidate, champion, TRUTH, config=budget, release_bytes=1000).verdict == "pass"
+    decision = judge(candidate, champion, TRUTH, config=budget, release_bytes=1001)
+    assert (decision.verdict, decision.harmful) == ("fail", False)
+    assert decision.reason == "release of 1001 bytes is over the budget of 1000"
+    assert judge(candidate, None, TRUTH, config=budget, release_bytes=1001).verdict == "fail"
+
+
+def test_a_first_model_passes_if_it_is_good_enough() -> None:
+    decision = judge(wrong(TRUTH, 60), None, TRUTH)
+    assert (decision.verdict, decision.reason) == ("pass", "first model, accuracy 0.700")
+    assert (decision.champion, decision.gain) == (None, None)
+    assert judge(wrong(TRUTH, 60), None, TRUTH, config=config(bootstrap_minimum=0.7)).verdict == "pass"
+    refused = judge(wrong(TRUTH, 60), None, TRUTH, config=config(bootstrap_minimum=0.71))
+    assert (refused.verdict, refused.harmful) == ("fail", False)
+    assert refused.reason == "first model has accuracy 0.700, 0.71 is needed"
+
+
+@pytest.mark.parametrize("champion", [None, wrong(TRUTH, 60)], ids=["first", "later"])
+def test_a_model_that_answers_no_number_never_passes(champion: Any) -> None:
+    answers = TRUTH.copy()
+    answers[3] = np.nan
+    decision = judge(answers, champion, TRUTH, metric="r2", config=config(bootstrap_minimum=0.1))
+    assert decision.verdict == "fail"
+
+
+def test_the_verdict_is_repeatable() -> None:
+    candidate, champion = wrong(TRUTH, 40), wrong(TRUTH, 60)
+    one = judge(candidate, champion, TRUTH, seed=5)
+    assert judge(candidate, champion, TRUTH, seed=5) == one
+    assert judge(candidate, champion, TRUTH, seed=6).gain_low != one.gain_low
+
+
+def test_numbers_are_compared_by_r2() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.normal(5, 1, 150)
+    near, far = truth + rng.normal(0, 0.3, 150), truth + rng.normal(0, 0.9, 150)
+    decision = judge(near, far, truth, metric="r2")
+    assert decision.verdict == "pass"
+    assert decision.candidate == pytest.approx(1 - ((truth - near) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())
+    assert judge(far, near, truth, metric="r2").harmful
+    assert score("r2", truth, np.full(150, truth.mean())) == pytest.approx(0)
+    assert score("r2", truth, truth) == 1
+
+
+def test_draws_are_paired() -> None:
+    """Both models are measured on the same draw: where they always agree, the gain does not vary at all."""
+    gains = paired_gains("accuracy", TRUTH, wrong(TRUTH, 70), wrong(TRUTH, 70), 500, 0)
+    assert gains.shape == (500,)
+    assert not gains.any()
+
+
+def test_equal_models_are_seldom_promoted() -> None:
+    """Two models of the same quality that err independently: about one in twenty passes by luck at 95 %."""
+    rng = np.random.default_rng(2)
+    runs, n = 500, 120
+    passed = harmful = 0
+    for number in range(runs):
+        truth = np.zeros(n)
+        candidate, champion = (rng.random((2, n)) < 0.25).astype(float)
+        decision = judge(candidate, champion, truth, seed=number, config=config(resamples=200))
+        passed += decision.verdict == "pass"
+        harmful += decision.harmful
+    assert 0.01 < passed / runs < 0.10
+    assert 0.01 < harmful / runs < 0.10
+
+
+def test_a_really_better_model_is_mostly_promoted() -> None:
+    rng = np.random.default_rng(3)
+    runs, n = 100, 200
+    passed = 0
+    for number in range(runs):
+        candidate, champion = rng.random(n) < 0.1, rng.random(n) < 0.3
+        truth = np.zeros(n)
+        passed += judge(candidate.astype(float), champion.astype(float), truth, seed=number).verdict == "pass"
+    assert passed / runs > 0.9

@@ -1,0 +1,220 @@
+"""Facts are written once, times keep their zone, and a database that is away or misspelt is named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, timedelta
+from pathlib import Path
+
+import pytest
+
+from edgeloop.samples.records import now
+from edgeloop.store import BadDatabaseUrl, DatabaseUnavailable, FleetStore, describe
+from tests.conftest import need
+from tests.servers.ports import free_port
+
+POSTGRES = Path("/usr/lib/postgresql/15/bin")
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL server of this module's own."""
+    need((POSTGRES / "initdb").exists(), "no PostgreSQL: apt-get install postgresql-15")
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+    # Not in pytest's own directory, into which another user cannot look.
+    folder = Path(tempfile.mkdtemp(prefix="edgeloop-postgres-"))
+    data, port = folder / "data", free_port()
+    if user:
+        shutil.chown(folder, "postgres", "postgres")
+    run = [*user, str(POSTGRES / "initdb"), "-D", str(data), "-U", "edgeloop", "--auth=trust", "--no-sync"]
+    subprocess.run(run, check=True, capture_output=True, cwd=folder)
+    command = [*user, str(POSTGRES / "postgres"), "-D", str(data), "-k", "", "-h", "127.0.0.1", "-p", str(port)]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen([*command, "-F"], stdout=log, stderr=log, cwd=folder)
+    try:
+        wait_for_postgres(port)
+        yield f"postgresql+psycopg://edgeloop@127.0.0.1:{port}/postgres"
+    finally:
+        server.terminate()
+        server.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for_postgres(port: int) -> None:
+    import psycopg
+
+    from tests.servers.ports import wait_until
+
+    def answers() -> bool:
+        try:
+            psycopg.connect(f"host=127.0.0.1 port={port} user=edgeloop dbname=postgres connect_timeout=2").close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    wait_until("PostgreSQL", answers)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'fleet.db'}"
+    found = str(request.getfixturevalue("postgres"))
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(found)
+    with engine.begin() as connection:
+        for table in ("ledger", "releases", "rollouts"):
+            connection.execute(sa.text(f"DROP TABLE IF EXISTS {table}"))
+    engine.dispose()
+    return found
+
+
+@pytest.fixture
+def fleet(url: str) -> Iterator[FleetStore]:
+    store = FleetStore(url)
+    yield store
+    store.close()
+
+
+def gate(fleet: FleetStore, key: str, service: str = "rater") -> bool:
+    return fleet.record(service, "gate", key, verdict="pass", reason="better", who="gate", version="3")
+
+
+def test_a_fact_is_written_once(fleet: FleetStore) -> None:
+    assert gate(fleet, "a")
+    assert not fleet.record("rater", "gate", "a", verdict="fail", reason="again", who="someone")
+    row = fleet.entry("rater", "gate", "a")
+    assert row is not None
+    assert (row["verdict"], row["reason"], row["version"], row["former"]) == ("pass", "better", "3", None)
+    assert len(fleet.history("rater")) == 1
+
+
+def test_facts_of_other_services_events_and_keys_are_others(fleet: FleetStore) -> None:
+    assert gate(fleet, "a")
+    assert gate(fleet, "b")
+    assert gate(fleet, "a", "sorter")
+    assert fleet.record("rater", "revert", "a", verdict="fail", reason="", who="x")
+    assert fleet.entry("rater", "gate", "c") is None
+    assert fleet.entry("sorter", "revert", "a") is None
+
+
+def test_history_is_newest_first_and_bounded(fleet: FleetStore) -> None:
+    for key in "abcd":
+        gate(fleet, key)
+    gate(fleet, "z", "sorter")
+    assert [row["key"] for row in fleet.history("rater")] == ["d", "c", "b", "a"]
+    assert [row["key"] for row in fleet.history("rater", 2)] == ["d", "c"]
+    assert fleet.history("other") == []
+
+
+def test_times_know_their_zone(fleet: FleetStore) -> None:
+    before = now()
+    gate(fleet, "a")
+    fleet.start_rollout("rater", "sha256:1", None, "why")
+    row, rollout = fleet.entry("rater", "gate", "a"), fleet.last_rollout("rater")
+    assert row is not None
+    assert rollout is not None
+    for at in (row["at"], rollout["wave_since"], rollout["at"]):
+        assert at.utcoffset() == timedelta(0)
+        assert before <= at <= now()
+    assert describe([row])[0]["at"] == row["at"].astimezone(UTC).isoformat()
+
+
+def test_a_release_is_known_both_ways(fleet: FleetStore) -> None:
+    assert fleet.add_release("rater", "1", "sha256:1")
+    assert not fleet.add_release("rater", "1", "sha256:1")
+    assert fleet.add_release("rater", "1", "sha256:2")
+    assert fleet.add_release("sorter", "7", "sha256:1")
+    assert fleet.release_of("rater", "1") == "sha256:2"
+    assert fleet.release_of("rater", "2") is None
+    assert fleet.version_of("rater", "sha256:1") == "1"
+    assert fleet.version_of("sorter", "sha256:1") == "7"
+    assert fleet.version_of("sorter", "sha256:2") is None
+
+
+def test_a_new_rollout_supersedes_the_open_one_of_its_service(fleet: FleetStore) -> None:
+    first = fleet.start_rollout("rater", "sha256:1", None, "why")
+    other = fleet.start_rollout("sorter", "sha256:1", None, "why")
+    second = fleet.start_rollout("rater", "sha256:2", "sha256:1", "why")
+    assert [r["id"] for r in fleet.open_rollouts()] == sorted([other, second])
+    assert len({first, other, second}) == 3
+    last = fleet.last_rollout("rater")
+    assert last is not None
+    assert (last["id"], last["state"], last["wave"], last["former"]) == (second, "moving", 0, "sha256:1")
+
+
+def test_a_rollout_that_ended_is_not_superseded(fleet: FleetStore) -> None:
+    number = fleet.start_rollout("rater", "sha256:1", None, "why")
+    fleet.update_rollout(number, state="done", wave=1, reason="all well")
+    assert fleet.open_rollouts() == []
+    last = fleet.last_rollout("rater")
+    assert last is not None
+    assert (last["state"], last["wave"], last["reason"]) == ("done", 1, "all well")
+    assert fleet.last_rollout("sorter") is None
+
+
+def test_of_many_writers_of_a_fact_one_wins(fleet: FleetStore) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(lambda _: gate(fleet, "a"), range(24))) == 1
+    assert len(fleet.history("rater")) == 1
+
+
+def test_opening_at_the_same_time_makes_the_tables_once(tmp_path: Path) -> None:
+    """A start of the stack opens an empty database from several processes at once."""
+    for number in range(5):
+        barrier = threading.Barrier(4)
+        url = f"sqlite:///{tmp_path / f'{number}.db'}"
+
+        def open_together(_: int, url: str = url, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            FleetStore(url).close()
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(open_together, range(4)))
+
+
+def test_what_was_written_is_there_after_opening_again(url: str) -> None:
+    for expected in (True, False):
+        store = FleetStore(url)
+        assert gate(store, "a") is expected
+        store.close()
+
+
+def test_a_busy_database_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.db"
+    store = FleetStore(f"sqlite:///{path}")
+    holder = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.5, lambda: holder.execute("COMMIT"))
+    release.start()
+    assert gate(store, "a")
+    release.join()
+    holder.close()
+    store.close()
+
+
+@pytest.mark.parametrize("url", ["", "not a url", "foo://x", "mysql://h/d", "postgresql+asyncpgx://h/d"])
+def test_a_url_that_cannot_be_used_is_refused_by_name(url: str) -> None:
+    with pytest.raises(BadDatabaseUrl, match="EDGELOOP_DATABASE"):
+        FleetStore(url)
+
+
+def test_a_database_that_is_away_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnavailable, match="does not answer"):
+        FleetStore(f"sqlite:///{tmp_path / 'absent' / 'fleet.db'}")
+    with pytest.raises(DatabaseUnavailable, match="does not answer"):
+        FleetStore(f"postgresql+psycopg://edgeloop@127.0.0.1:{free_port()}/postgres?connect_timeout=2")
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "fleet.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(DatabaseUnavailable, match="does not answer"):
+        FleetStore(f"sqlite:///{tmp_path / 'fleet.db'}")
