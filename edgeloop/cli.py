@@ -19,6 +19,7 @@ from edgeloop.commands.demo import demo
 from edgeloop.commands.node import node
 from edgeloop.commands.output import Context
 from edgeloop.commands.stack import doctor, down, status, up
+from edgeloop.commands.web import web
 from edgeloop.errors import EdgeloopError, MissingExtra
 
 #: Which extra brings a package that a node does without.
@@ -47,7 +48,7 @@ def cli(context: click.Context, home: Path | None, as_json: bool) -> None:
     context.obj = Context(home=home, as_json=as_json)
 
 
-for command in (up, down, status, doctor, data, demo, bench, node):
+for command in (up, down, status, doctor, data, demo, bench, web, node):
     cli.add_command(command)
 
 

@@ -6,7 +6,8 @@ read names what it wants.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from edgeloop.errors import BadInput, Unavailable
 from edgeloop.samples.records import now
 
+_CREATE_ATTEMPTS = 5
 _meta = sa.MetaData()
 
 ledger = sa.Table(
@@ -79,12 +81,27 @@ class FleetStore:
             ) from error
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _wait_for_writers)
+        self._create()
+
+    def _create(self) -> None:
+        """Make the tables that are missing; another process that makes them at the same time wins."""
+        for attempt in range(_CREATE_ATTEMPTS):
+            try:
+                _meta.create_all(self._engine)
+                return
+            except DBAPIError as error:
+                if attempt + 1 == _CREATE_ATTEMPTS:
+                    raise _unavailable(error) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
         try:
-            _meta.create_all(self._engine)
+            with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
         except DBAPIError as error:
-            raise DatabaseUnavailable(
-                f"fleet database does not answer ({error.orig}): check EDGELOOP_DATABASE"
-            ) from error
+            raise _unavailable(error) from error
 
     def close(self) -> None:
         """Give all connections back."""
@@ -104,6 +121,13 @@ class FleetStore:
         """The newest ledger rows of a service, newest first."""
         return self._all(sa.select(ledger).where(ledger.c.service == service).order_by(ledger.c.id.desc()).limit(limit))
 
+    def last_judged(self, service: str, harmless: bool = False) -> dict[str, Any] | None:
+        """The newest decision of the gate; with ``harmless`` the newest on a candidate that did no harm."""
+        query = sa.select(ledger).where(ledger.c.service == service, ledger.c.event == "gate")
+        if harmless:
+            query = query.where(ledger.c.verdict != "harmful")
+        return self._one(query.order_by(ledger.c.id.desc()))
+
     def add_release(self, service: str, version: str, digest: str) -> bool:
         """Record a release once; False when it was there."""
         return self._insert(releases, service=service, version=version, digest=digest, at=now())
@@ -122,33 +146,31 @@ class FleetStore:
         row = self._one(sa.select(releases).where(releases.c.service == service, releases.c.digest == digest))
         return None if row is None else str(row["version"])
 
-    def start_rollout(self, service: str, digest: str, former: str | None, reason: str) -> int:
-        """Begin a rollout; an open one of the same service is superseded."""
+    def start_rollout(self, service: str, digest: str, former: str | None, reason: str, who: str = "") -> int:
+        """Begin a rollout, supersede an open one of the same service, and write who promoted it; all or nothing."""
         at = now()
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(
                 sa.update(rollouts)
                 .where(rollouts.c.service == service, rollouts.c.state == "moving")
                 .values(state="superseded", at=at)
             )
-            made = connection.execute(
-                sa.insert(rollouts).values(
-                    service=service,
-                    digest=digest,
-                    former=former,
-                    state="moving",
-                    wave=0,
-                    reason=reason,
-                    wave_since=at,
-                    at=at,
-                )
+            row = {"service": service, "digest": digest, "former": former, "reason": reason, "at": at}
+            made = connection.execute(sa.insert(rollouts).values(**row, state="moving", wave=0, wave_since=at))
+            number = int(made.inserted_primary_key[0]) if made.inserted_primary_key else 0
+            event = {"service": service, "event": "promotion", "key": f"rollout-{number}", "verdict": "pass"}
+            versions = {
+                "version": _version(connection, service, digest),
+                "former": _version(connection, service, former),
+            }
+            connection.execute(
+                sa.insert(ledger).values(**event, **versions, reason=reason, who=who or "unknown", at=at)
             )
-            key = made.inserted_primary_key
-        return int(key[0]) if key else 0
+        return number
 
     def update_rollout(self, number: int, **values: Any) -> None:
         """Change a rollout's state, wave or reason."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sa.update(rollouts).where(rollouts.c.id == number).values(at=now(), **values))
 
     def last_rollout(self, service: str) -> dict[str, Any] | None:
@@ -161,7 +183,7 @@ class FleetStore:
 
     def _insert(self, table: sa.Table, **values: Any) -> bool:
         try:
-            with self._engine.begin() as connection:
+            with self._writing() as connection:
                 connection.execute(sa.insert(table).values(**values))
         except IntegrityError:
             return False
@@ -172,8 +194,23 @@ class FleetStore:
         return rows[0] if rows else None
 
     def _all(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
-        with self._engine.connect() as connection:
-            return [_aware(dict(row)) for row in connection.execute(query).mappings()]
+        try:
+            with self._engine.connect() as connection:
+                return [_aware(dict(row)) for row in connection.execute(query).mappings()]
+        except DBAPIError as error:
+            raise _unavailable(error) from error
+
+
+def _unavailable(error: DBAPIError) -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        f"fleet database does not answer ({error.orig}): check EDGELOOP_DATABASE, then run again"
+    )
+
+
+def _version(connection: sa.Connection, service: str, digest: str | None) -> str | None:
+    query = sa.select(releases.c.version).where(releases.c.service == service, releases.c.digest == digest)
+    found = connection.execute(query).scalar()
+    return None if found is None else str(found)
 
 
 def _wait_for_writers(connection: Any, _record: Any) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from edgeloop.bootstrap import open_app
 from edgeloop.quality.ingest import Ingested
 from edgeloop.quality.validate import Validated
-from flows.parameters import EveryService
+from flows.parameters import EveryService, run_name
 from tasks.collect import ingest_segments, validate_samples
 
 
@@ -19,7 +19,7 @@ class Collected(BaseModel):
     validated: Validated
 
 
-@flow(name="ingest", flow_run_name="ingest-{service}")
+@flow(name="ingest", flow_run_name=run_name)
 async def ingest(service: EveryService = None) -> list[Collected]:
     """Merge capture and label segments into the samples tables, once each, and validate the new samples.
 

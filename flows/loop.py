@@ -7,13 +7,13 @@ from prefect import flow, get_run_logger
 from edgeloop.bootstrap import open_app
 from edgeloop.learning.rounds import RoundRecord, save_round
 from flows.ingest import collect
-from flows.parameters import EveryService, Reason, RolloutTimeout
+from flows.parameters import EveryService, Reason, RolloutTimeout, run_name
 from flows.retrain import Stopwatch, learn, new_record
 from tasks.deploy import finish_rollout
 from tasks.release import release_service
 
 
-@flow(name="loop", flow_run_name="loop-{service}: {reason}")
+@flow(name="loop", flow_run_name=run_name)
 async def loop(
     service: EveryService = None, reason: Reason = "scheduled", rollout_timeout: RolloutTimeout = 180
 ) -> list[RoundRecord]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from prefect.runtime import flow_run
 from pydantic import Field
 
 EveryService = Annotated[str | None, Field(title="Service", description="Name of one service; empty for all of them.")]
@@ -45,3 +46,10 @@ RolloutTimeout = Annotated[
         le=3600,
     ),
 ]
+
+
+def run_name() -> str:
+    """Name of a run: the flow, the service or ``all``, and the reason where one is given."""
+    given = flow_run.parameters
+    name = f"{flow_run.flow_name}-{given.get('service') or 'all'}"
+    return f"{name}: {given['reason']}" if given.get("reason") else name

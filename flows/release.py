@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from edgeloop.bootstrap import open_app
-from flows.parameters import EveryService
+from flows.parameters import EveryService, run_name
 from tasks.deploy import finish_rollout
 from tasks.release import Released, release_service
 
@@ -13,7 +13,7 @@ from tasks.release import Released, release_service
 ROLLOUT_SECONDS = 120.0
 
 
-@flow(name="release", flow_run_name="release-{service}")
+@flow(name="release", flow_run_name=run_name)
 async def release(service: EveryService = None) -> list[Released]:
     """Package every champion that is not a release yet and roll it out.
 

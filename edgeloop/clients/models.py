@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+#: Metadata of an ONNX classifier: JSON list of its classes, in the order of its probabilities.
+CLASSES = "edgeloop.classes"
+
+
 class UnloadableModel(EdgeloopError):
     """The bytes of a release do not make a model that runs here."""
 
@@ -79,6 +83,7 @@ class Backbone:
         if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
             raise UnknownBackbone(f"backbone takes input of shape {shape}, not [1, side, side, 3]: choose another file")
         self.size = shape[1]
+        self.length = int(np.prod(self._interpreter()[2]["shape"]))
 
     def _interpreter(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         if not hasattr(self._local, "parts"):
@@ -176,14 +181,28 @@ class OnnxModel:
         self._input = self._session.get_inputs()[0].name
         self._features = list(features)
         self.labels = tuple(labels) if labels else None
+        self._columns = self._label_columns()
+
+    def _label_columns(self) -> list[int]:
+        """For each class that training saw, in the order of the model's probabilities, its place among the labels."""
+        if self.labels is None:
+            return []
+        named = self._session.get_modelmeta().custom_metadata_map.get(CLASSES)
+        try:
+            return [self.labels.index(name) for name in json.loads(named)] if named else list(range(len(self.labels)))
+        except ValueError as error:
+            raise UnloadableModel(
+                f"ONNX model knows the classes {named}, not {self.labels}: release it again"
+            ) from error
 
     def predict(self, payload: bytes) -> Answer:
-        """Answer one feature row."""
+        """Answer one feature row. A label that training never saw has the probability zero."""
         row = decode_features(payload, self._features)[np.newaxis]
         outputs = self._session.run(None, {self._input: row})
         if self.labels is None:
             return Answer(repr(float(np.asarray(outputs[0]).reshape(-1)[0])), None, None, None)
-        probabilities = np.asarray(outputs[1])[0]
+        probabilities = np.zeros(len(self.labels))
+        probabilities[self._columns] = np.asarray(outputs[1])[0]
         best = int(probabilities.argmax())
         return Answer(self.labels[best], float(probabilities[best]), tuple(float(p) for p in probabilities), None)
 

@@ -67,7 +67,6 @@ def demo(
                 print_table(result)
             if keep:
                 context.say("The stack is still up. Ctrl-C stops it.")
-                App(stack.settings()).orchestrator.set_schedules(True)
                 _until_interrupted(stack)
     if any(not node.settled for node in result.fleet) or len(result.fleet) < nodes:
         context.say("not every node serves what its ring wants: see  edgeloop status")

@@ -2,61 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
-from edgeloop.bootstrap import App
 from edgeloop.commands.output import table
-from edgeloop.errors import EdgeloopError
-from edgeloop.fleet.reports import collect_reports, status_of
-from edgeloop.settings import Settings
-from edgeloop.stack.status import stack_status
+from edgeloop.web.overview import overview
 
-T = TypeVar("T")
-
-
-def overview(settings: Settings) -> dict[str, Any]:
-    """Everything there is to say of a stack, JSON-able; ``problems`` names the parts that did not answer."""
-    app = App(settings)
-    problems: list[str] = []
-
-    def ask(what: Callable[[], T], otherwise: T) -> T:
-        try:
-            return what()
-        except EdgeloopError as error:
-            problems.append(str(error))
-            return otherwise
-
-    services = app.services()
-    no_rows: list[dict[str, Any]] = []
-    no_champions: dict[str, dict[str, Any] | None] = {}
-    return {
-        "home": str(settings.home.absolute()),
-        "stack": stack_status(settings),
-        "flows": ask(lambda: [asdict(d) for d in app.orchestrator.deployments()], no_rows),
-        "champions": ask(lambda: {name: _champion(app, name) for name in services}, no_champions),
-        "nodes": ask(lambda: _nodes(app), no_rows),
-        "problems": problems,
-    }
-
-
-def _champion(app: App, service: str) -> dict[str, Any] | None:
-    version = app.registry.champion(service)
-    if version is None:
-        return None
-    rollout = app.fleet.last_rollout(service)
-    return {
-        "version": version.version,
-        "release": app.fleet.release_of(service, version.version),
-        "rollout": rollout["state"] if rollout else None,
-        "reason": rollout["reason"] if rollout else None,
-    }
-
-
-def _nodes(app: App) -> list[dict[str, Any]]:
-    with app.broker() as broker:
-        return [status_of(r).model_dump() for r in collect_reports(broker)]
+__all__ = ["overview", "overview_text"]
 
 
 def overview_text(found: dict[str, Any]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeloop.commands.output import Context, table
 
 if TYPE_CHECKING:
+    from edgeloop.settings import Settings
     from edgeloop.stack.plan import StackPlan
     from edgeloop.stack.running import RunningStack
     from edgeloop.stack.supervisor import Event
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
 @click.option("--nodes", type=click.IntRange(1, 64), default=4, show_default=True, help="Edge nodes to start.")
 @click.option("--service", "services", multiple=True, help="Service the nodes serve; repeat it. Default: all.")
 @click.option("--free-ports", is_flag=True, help="Take free ports instead of the usual ones.")
+@click.option("--fleet", default="local", show_default=True, help="Fleet in deployments/fleets/ that says the rings.")
 @click.option("--port", "ports", multiple=True, metavar="PART=PORT", help="Port of a part: prefect=4201.")
 @click.pass_obj
-def up(context: Context, nodes: int, services: tuple[str, ...], free_ports: bool, ports: tuple[str, ...]) -> None:
+def up(
+    context: Context, nodes: int, services: tuple[str, ...], free_ports: bool, fleet: str, ports: tuple[str, ...]
+) -> None:
     """Start the stack and keep it running until Ctrl-C."""
     from edgeloop.bootstrap import App
     from edgeloop.stack.running import run_foreground
@@ -30,7 +34,7 @@ def up(context: Context, nodes: int, services: tuple[str, ...], free_ports: bool
     settings = context.settings
     app = App(settings)
     names = [app.service(name).name for name in (services or app.services())]
-    plan = plan_stack(settings, names, nodes, free_ports, _ports(ports))
+    plan = plan_stack(settings, names, nodes, free_ports, _ports(ports), fleet)
 
     def ready(stack: RunningStack) -> None:
         rows = [[name, address] for name, address in stack.addresses.items()]
@@ -47,22 +51,30 @@ def say_event(event: Event) -> str:
 
 
 def plan_stack(
-    settings: Any, services: list[str], nodes: int, free_ports: bool, ports: dict[str, int] | None = None
+    settings: Settings,
+    services: list[str],
+    nodes: int,
+    free_ports: bool,
+    ports: dict[str, int] | None = None,
+    fleet: str = "local",
 ) -> StackPlan:
     """The plan of a stack for these settings; the bucket of an S3 store is made if it is missing."""
     import os
 
     from edgeloop.clients.objects import ensure_bucket
+    from edgeloop.fleet.rings import load_fleet
     from edgeloop.stack.plan import StackPlan
 
     if settings.store.startswith("s3:"):
         ensure_bucket(settings.store)
+    rings = load_fleet(settings.rooms / "deployments" / "fleets" / f"{fleet}.yaml")
 
     return StackPlan(
         home=settings.home,
         rooms=settings.rooms,
         services=services,
         nodes=nodes,
+        rings={number: rings.ring_of(f"edge-{number}") for number in range(1, nodes + 1)},
         ports=ports or {},
         free_ports=free_ports,
         store_url=settings.store,

@@ -142,7 +142,11 @@ def run_demo(
         DemoFailed: a flow failed several times.
     """
     app.orchestrator.set_schedules(False)
-    result = Demo(app, service, stream, nodes, options, live).play()
+    try:
+        result = Demo(app, service, stream, nodes, options, live).play()
+    finally:
+        # A home remembers paused deployments; a later `edgeloop up` should not.
+        app.orchestrator.set_schedules(True)
     plot = draw_loop(result, home / "loop.png")
     pages = Pages(
         prefect=addresses.get("prefect_ui"),

@@ -6,6 +6,7 @@ one was cut off, the next continues. Offline nodes are skipped; they read the ch
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -15,13 +16,14 @@ from pydantic import BaseModel
 
 from edgeloop.clients.broker import Broker
 from edgeloop.clients.objects import ObjectStore
-from edgeloop.errors import EdgeloopError
+from edgeloop.errors import BadInput, EdgeloopError
 from edgeloop.fleet.channel import point_ring, wanted
 from edgeloop.fleet.reports import collect_reports, is_online
 from edgeloop.samples.records import Report, now
 from edgeloop.samples.service import Service
 from edgeloop.store import FleetStore
 
+_log = logging.getLogger(__name__)
 #: A ring whose online nodes have not all switched after this long is judged by those that have.
 PATIENCE = timedelta(minutes=10)
 #: With no node of the ring online for this long, the rollout goes on; they catch up when they return.
@@ -59,11 +61,18 @@ class Verdict(BaseModel):
 
 
 def start(fleet: FleetStore, store: ObjectStore, service: Service, release: str, reason: str) -> bool:
-    """Begin to roll ``release`` out unless it is under way, done, or was taken back; return whether it began."""
+    """Begin to roll ``release`` out unless it is under way, done, or was taken back; return whether it began.
+
+    The ledger says who promoted it: the gate, or a hand that moved the alias.
+    """
     last = fleet.last_rollout(service.name)
     if last and last["digest"] == release and last["state"] in {"moving", "done", "reverted"}:
         return False
-    fleet.start_rollout(service.name, release, _good(store, service, last), reason)
+    version = fleet.version_of(service.name, release)
+    judged = fleet.last_judged(service.name)
+    by_gate = judged is not None and judged["verdict"] == "pass" and judged["version"] == version
+    before = _good(store, service, last)
+    fleet.start_rollout(service.name, release, before, reason, who="gate" if by_gate else "alias")
     return True
 
 
@@ -113,7 +122,15 @@ def tick(
     if not moving:
         return []
     reports = collect_reports(broker)
-    return [_advance(fleet, store, broker, services(row["service"]), row, reports) for row in moving]
+    found: list[RolloutStatus] = []
+    for row in moving:
+        try:
+            service = services(row["service"])
+        except BadInput as error:  # one service that cannot be read must not stop the others
+            _log.error("rollout of %s waits: %s", row["service"], error)
+            continue
+        found.append(_advance(fleet, store, broker, service, row, reports))
+    return found
 
 
 def _advance(

@@ -33,7 +33,7 @@ def features_of(
 
     All features pass through float16, as they do on their way from the edge, so that one sample has one vector.
     """
-    own = {digest(r["payload"]): _from_row(r) for r in rows if r.get("backbone_digest") == backbone.digest}
+    own = {digest(r["payload"]): _from_row(r) for r in rows if _brought(r, backbone)}
     known = own if all(digest(r["payload"]) in own for r in rows) else load_cache(store, backbone.digest) | own
     missing = {digest(r["payload"]): r["payload"] for r in rows if digest(r["payload"]) not in known}
     if missing:
@@ -41,6 +41,12 @@ def features_of(
         _save_cache(store, backbone.digest, fresh)
         known |= fresh
     return np.stack([known[digest(r["payload"])] for r in rows]).astype(np.float32)
+
+
+def _brought(row: dict[str, Any], backbone: Backbone) -> bool:
+    """Whether a sample came with whole features of this very backbone."""
+    embedding = row.get("embedding")
+    return row.get("backbone_digest") == backbone.digest and len(embedding or b"") == 2 * backbone.length
 
 
 def _from_row(row: dict[str, Any]) -> NDArray[np.float16]:

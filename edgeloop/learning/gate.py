@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Slices smaller than this are reported and cannot veto.
 MIN_SLICE = 10
+#: A sure loss smaller than this refuses the candidate without casting suspicion on its labels.
+LEAST_HARM = 0.01
 _CHUNK = 200
 
 
@@ -113,6 +115,10 @@ def decide(
     parts = {name: _slice(metric, mask, truth, candidate, champion) for name, mask in slices.items() if mask.any()}
     value = score(metric, truth, candidate)
     base = Decision(verdict="fail", reason="", samples=n, candidate=value, slices=parts)
+    if not np.isfinite(value):
+        return base.model_copy(
+            update={"candidate": None, "reason": f"the candidate's {metric} is {value}, not a number"}
+        )
     if release_bytes and config.max_release_bytes and release_bytes > config.max_release_bytes:
         reason = f"release of {release_bytes} bytes is over the budget of {config.max_release_bytes}"
         return base.model_copy(update={"reason": reason})
@@ -158,7 +164,8 @@ def _compare(base: Decision, config: Gate, metric: str, veto: frozenset[str]) ->
             return base.model_copy(update={"reason": reason, "harmful": True})
     span = f"gain {base.gain:+.3f}, {config.confidence:.0%} sure of at least {base.gain_low:+.3f}"
     if base.gain_high is not None and base.gain_high < 0:
-        return base.model_copy(update={"reason": f"worse than the champion: {span}", "harmful": True})
+        harmful = base.gain is not None and base.gain < -LEAST_HARM
+        return base.model_copy(update={"reason": f"worse than the champion: {span}", "harmful": harmful})
     if base.gain_low is not None and base.gain_low > config.margin:
         return base.model_copy(update={"verdict": "pass", "reason": f"better than the champion: {span}"})
     return base.model_copy(update={"reason": f"not surely better than the champion: {span}, {config.margin} is needed"})

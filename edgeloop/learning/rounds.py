@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from edgeloop.clients.objects import ObjectStore
 from edgeloop.clients.registry import ModelRegistry, ModelVersion
 from edgeloop.learning.evaluate import Evaluation
-from edgeloop.learning.train import Base, Candidate, Mode, choose_mode, old_members, round_key
-from edgeloop.samples.dataset import DatasetVersion, freeze, hold_labels, members_of
+from edgeloop.learning.train import Base, Candidate, Mode, choose_mode, round_key
+from edgeloop.samples.dataset import DatasetVersion, freeze, hold_labels, load_dataset, members_of
 from edgeloop.samples.service import Service
 from edgeloop.samples.table import Tables
 from edgeloop.store import FleetStore
@@ -58,12 +58,28 @@ def plan_round(
     """
     champion = registry.champion(service.name)
     base = Base(version=champion.version, dataset=champion.dataset, layers=champion.layers) if champion else None
+    if champion:
+        _complete_ledger(fleet, champion)
     dataset = freeze(store, tables, service.name)
     chosen = choose_mode(service, mode, base)
     number = service.trainer.seed if seed is None else seed
     key = round_key(service, dataset.id, base, chosen, number)
     plan = Plan(service=service.name, dataset=dataset, base=base, mode=chosen, seed=number, key=key)
     return plan.model_copy(update={"skip": _why_skip(fleet, plan, asked=mode)})
+
+
+def _complete_ledger(fleet: FleetStore, champion: ModelVersion) -> None:
+    """Write the row of a promotion that was cut off between the alias and the ledger; the first row wins."""
+    fleet.record(
+        champion.service,
+        "gate",
+        champion.key,
+        verdict="pass",
+        reason="promoted; the round that did it was cut off before it could say why",
+        version=champion.version,
+        dataset=champion.dataset,
+        who="gate",
+    )
 
 
 def _why_skip(fleet: FleetStore, plan: Plan, asked: Mode) -> str | None:
@@ -104,7 +120,7 @@ def promote(
         service.name,
         "gate",
         plan.key,
-        verdict=decision.verdict,
+        verdict="harmful" if decision.harmful else decision.verdict,
         reason=decision.reason,
         version=version.version,
         former=former,
@@ -125,17 +141,22 @@ def _hold_new_labels(
     store: ObjectStore, tables: Tables, fleet: FleetStore, service: Service, plan: Plan, reason: str
 ) -> int:
     """Hold the untrusted labels that came since the last dataset that was judged and did no harm."""
-    innocent = {plan.base.dataset} if plan.base else set()
-    innocent |= {
-        str(row["dataset"]) for row in fleet.history(service.name) if row["event"] == "gate" and row["key"] != plan.key
-    }
-    known = set().union(*(old_members(store, tables, service.name, name) for name in innocent))
+    judged = fleet.last_judged(service.name, harmless=True)
+    innocent = {str(judged["dataset"])} if judged else set()
+    innocent |= {plan.base.dataset} if plan.base else set()
+    known = set().union(*(_labels_of(store, tables, service.name, name) for name in innocent))
     fresh = [
         m
         for m in members_of(tables, service.name, plan.dataset.tables)
-        if m.sample_id not in known and m.source not in service.gate.trust
+        if (m.sample_id, m.label) not in known and m.source not in service.gate.trust
     ]
     return hold_labels(tables, fresh, reason)
+
+
+def _labels_of(store: ObjectStore, tables: Tables, service: str, dataset: str) -> set[tuple[str, str]]:
+    """Who was in an earlier dataset version, with which label."""
+    versions = load_dataset(store, service, dataset).tables
+    return {(m.sample_id, m.label) for m in members_of(tables, service, versions)}
 
 
 class RoundRecord(BaseModel):

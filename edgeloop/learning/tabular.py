@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeloop.clients.models import CLASSES
 from edgeloop.errors import BadInput, MissingExtra
 from edgeloop.samples.service import Service
 
@@ -81,5 +83,8 @@ def to_onnx(estimator: Any, n_features: int) -> bytes:
     model = convert_sklearn(
         estimator, "edgeloop", [("input", FloatTensorType([None, n_features]))], options=options, target_opset=18
     )
+    if options:  # the classes that were seen, in the order of the probabilities
+        entry = model.metadata_props.add()
+        entry.key, entry.value = CLASSES, json.dumps([str(c) for c in estimator.classes_])
     data: bytes = model.SerializeToString()
     return data

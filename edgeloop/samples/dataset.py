@@ -73,7 +73,7 @@ def members_of(tables: Tables, service: str, versions: dict[str, int | None]) ->
     accepted = {r["sample_id"] for r in rows("verdicts", ["sample_id", "accepted"]) if r["accepted"]}
     labels = _best_labels(
         rows("labels", ["sample_id", "label", "source", "at"]),
-        {(r["sample_id"], r["source"], r["at"]) for r in rows("holds", ["sample_id", "source", "at"])},
+        {_label_key(r) for r in rows("holds", ["sample_id", "source", "at", "label"])},
     )
     return sorted(
         (
@@ -96,7 +96,7 @@ def _best_labels(rows: list[dict[str, Any]], held: set[tuple[Any, ...]]) -> dict
     """The newest label of the strongest source per sample, held ones left out."""
     best: dict[str, dict[str, Any]] = {}
     for row in rows:
-        if (row["sample_id"], row["source"], row["at"]) in held:
+        if _label_key(row) in held:
             continue
         former = best.get(row["sample_id"])
         if former is None or _rank(row) > _rank(former):
@@ -104,8 +104,12 @@ def _best_labels(rows: list[dict[str, Any]], held: set[tuple[Any, ...]]) -> dict
     return best
 
 
-def _rank(row: dict[str, Any]) -> tuple[int, Any]:
-    return LABEL_STRENGTH.get(row["source"], -1), row["at"]
+def _label_key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["sample_id"], row["source"], row["at"], row["label"]
+
+
+def _rank(row: dict[str, Any]) -> tuple[int, Any, str]:
+    return LABEL_STRENGTH.get(row["source"], -1), row["at"], row["label"]
 
 
 def freeze(store: Manifests, tables: Tables, service: str) -> DatasetVersion:

@@ -105,7 +105,7 @@ class Gate(_Strict):
     margin: float = 0.0
     """The lower confidence bound of the gain in the metric must be above this."""
     slice_margin: float = Field(default=0.05, ge=0)
-    """No slice may lose more than this."""
+    """The slice ``old`` (samples that the champion's dataset had) may not lose more than this."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     resamples: int = Field(default=2000, ge=100)
     max_release_bytes: int | None = Field(default=None, ge=1)
@@ -144,6 +144,7 @@ class Service(_Strict):
     """Expectations, or the name of a suite in data/expectations/."""
     gate: Gate = Gate()
     rings: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0, 1], min_length=1)
+    """Rings in the order in which they get a release; a ring that is not named gets none."""
 
     @model_validator(mode="after")
     def _kind_fits(self) -> Service:
@@ -153,7 +154,20 @@ class Service(_Strict):
                 raise ValueError(f"a service of kind {self.kind} needs the field {field}")
         if self.kind == "image-classifier" and not self.trainer.backbone:
             raise ValueError("an image-classifier needs the field trainer.backbone")
+        self._check_names()
         return self
+
+    def _check_names(self) -> None:
+        labels, names = self.labels or [], self.feature_names
+        if self.is_classifier and len(labels) < 2:
+            raise ValueError("a classifier needs at least two labels")
+        for what, values in (("labels", labels), ("features", names), ("rings", [str(r) for r in self.rings])):
+            twice = sorted({v for v in values if values.count(v) > 1})
+            if twice:
+                raise ValueError(f"{what} names {', '.join(twice)} twice")
+        for feature in [*(self.features or []), *([self.target] if self.target else [])]:
+            if feature.min is not None and feature.max is not None and feature.min > feature.max:
+                raise ValueError(f"{feature.name} has min {feature.min} above max {feature.max}")
 
     @property
     def is_classifier(self) -> bool:

@@ -77,7 +77,7 @@ def build_parts(
     Raises:
         NoRooms: a runner is wanted and there is no deployments/register.py.
         NoServices: nodes are wanted and the plan has no service.
-        MissingExtra: Prefect, MLflow or any broker is not installed.
+        MissingExtra: Prefect, MLflow, any broker or what the page is made with is not installed.
     """
     if plan.nodes and not plan.services:
         raise NoServices(
@@ -97,7 +97,8 @@ def build_parts(
     runner = [register_part(plan, env), runner_part(plan, addresses, env)] if plan.runner else []
     numbers = range(1, plan.nodes + 1)
     nodes = [node_part(plan, number, addresses, env, shared=mosquitto is not None) for number in numbers]
-    return [*servers, *runner, *nodes]
+    page = [page_part(plan, ports["page"], addresses, env)] if plan.page else []
+    return [*servers, *runner, *nodes, *page]
 
 
 #: Scheduled runs are made two minutes ahead, not an hour of 30 s ticks; leases outlive a restart of the server.
@@ -263,11 +264,26 @@ def node_part(
     )
 
 
-def _installed(package: str) -> str:
+def page_part(plan: StackPlan, port: int, addresses: Mapping[str, str], env: Mapping[str, str]) -> Part:
+    """The fleet page; it needs nobody, because it is there to say who is missing."""
+    _installed("jinja2", "web")
+    home = _folder(plan.home)
+    return Part(
+        name="page",
+        command=(sys.executable, "-m", "edgeloop.cli", "--home", str(home), "web", "--port", str(port)),
+        env=env,
+        cwd=home,
+        health=lambda: http_answers(f"{addresses['page']}/healthz"),
+        address=addresses["page"],
+        grace=5.0,
+    )
+
+
+def _installed(package: str, extra: str = "cloud") -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError as error:
-        raise MissingExtra(package, "cloud") from error
+        raise MissingExtra(package, extra) from error
 
 
 def _folder(path: Path) -> Path:

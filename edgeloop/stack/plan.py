@@ -19,7 +19,7 @@ class StackPlan:
     services: list[str]
     nodes: int = 2
     ports: Mapping[str, int] = field(default_factory=dict)
-    """Ports asked for by part (``prefect``, ``mlflow``, ``broker``, ``edge-1``...)."""
+    """Ports asked for by part (``prefect``, ``mlflow``, ``broker``, ``page``, ``edge-1``...)."""
     free_ports: bool = False
     """Take free ports where none was asked for or used before."""
     rings: Mapping[int, int] = field(default_factory=dict)
@@ -30,6 +30,8 @@ class StackPlan:
     """SQLAlchemy URL of Prefect's database; default SQLite in the home."""
     runner: bool = True
     """Register the deployments and start a worker for them."""
+    page: bool = True
+    """Serve the fleet page."""
 
     @property
     def node_names(self) -> list[str]:
@@ -39,7 +41,7 @@ class StackPlan:
     @property
     def listening(self) -> list[str]:
         """Parts that need a port."""
-        return ["prefect", "mlflow", "broker", *self.node_names]
+        return ["prefect", "mlflow", "broker", *(["page"] if self.page else []), *self.node_names]
 
     @property
     def store(self) -> str:
@@ -52,7 +54,7 @@ class StackPlan:
 
 
 def build_addresses(plan: StackPlan, ports: Mapping[str, int]) -> dict[str, str]:
-    """Addresses: ``prefect`` (API), ``prefect_ui``, ``mlflow``, ``broker``, ``store`` and every node."""
+    """Addresses: ``prefect`` (API), ``prefect_ui``, ``mlflow``, ``broker``, ``store``, ``page`` and every node."""
     prefect = f"http://{HOST}:{ports['prefect']}"
     nodes = {name: f"http://{HOST}:{ports[name]}" for name in plan.node_names}
     return {
@@ -61,5 +63,6 @@ def build_addresses(plan: StackPlan, ports: Mapping[str, int]) -> dict[str, str]
         "mlflow": f"http://{HOST}:{ports['mlflow']}",
         "broker": f"mqtt://{HOST}:{ports['broker']}",
         "store": plan.store,
+        **({"page": f"http://{HOST}:{ports['page']}"} if plan.page else {}),
         **nodes,
     }

@@ -187,7 +187,7 @@ def test_a_backbone_is_named_by_its_bytes(shared: Path, backbone: Backbone) -> N
 
 
 def test_a_file_that_is_no_backbone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnknownBackbone, match="does not exist: name a .tflite file"):
+    with pytest.raises(UnknownBackbone, match=r"does not exist: name a .tflite file"):
         read_backbone(tmp_path / "absent.tflite")
     (tmp_path / "text.tflite").write_text("no model", encoding="utf-8")
     with pytest.raises(UnloadableModel, match="does not load"):

@@ -1,4 +1,4 @@
-"""The fake and MLflow's server promise the same: versions found by their key, and an alias that says who is champion."""
+"""The fake and MLflow promise the same: versions found by their key, and an alias that says who is champion."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow.pyfunc
-        import mlflow.sklearn  # noqa: F401
+        import mlflow.sklearn
     home = tmp_path_factory.mktemp("mlflow")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -268,7 +268,8 @@ def test_a_server_that_is_away_is_named(mlflow_url: str, files: Path, monkeypatc
 def test_a_server_in_trouble_is_named(status: int) -> None:
     with answering(status) as url:
         broken = MlflowRegistry(url)
-        for call in (broken.check, lambda: broken.champion("x"), lambda: broken.find("x", "k")):
+        calls: list[Any] = [broken.check, lambda: broken.champion("x"), lambda: broken.find("x", "k")]
+        for call in calls:
             with pytest.raises(RegistryUnavailable, match=f"{url} answered {status}"):
                 call()
 

@@ -285,9 +285,10 @@ def test_acl_grants_the_topics_of_the_code() -> None:
         wanted = {f"topic read {topics.device_topic('digits', '+', leaf)}" for leaf in ("input", "feedback")}
         wanted |= {f"topic write {topics.device_topic('digits', '+', 'result')}"}
         wanted |= {f"topic write {topics.report_topic(node, 'digits')}", f"topic read {topics.FLUSH}"}
+        wanted |= {f"topic write {topics.alive_topic(node)}"}
         wanted |= {f"topic read {topics.wanted_topic('digits', ring)}"}
         assert set(block) == wanted
-    assert f"topic read {topics.REPORTS}\n" in acl.split("user cloud\n")[1]
+    assert f"topic read {topics.NODES}\n" in acl.split("user cloud\n")[1]
 
 
 @pytest.fixture
@@ -359,9 +360,7 @@ class _Client:
         self.published: queue.Queue[int] = queue.Queue()
         self.subscribed: queue.Queue[int] = queue.Queue()
         self.received: queue.Queue[str] = queue.Queue()
-        self.mqtt = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=user, protocol=MQTTProtocolVersion.MQTTv5
-        )
+        self.mqtt = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=user, protocol=MQTTProtocolVersion.MQTTv5)
         self.mqtt.username_pw_set(user, password)
         self.mqtt.tls_set_context(ssl.create_default_context(cafile=str(certificate)))
         self.mqtt.on_connect = lambda _c, _u, _f, code, _p: self.connected.put(code.value)

@@ -72,9 +72,7 @@ def test_what_is_left_out_has_its_default() -> None:
         ("tabular-regressor", "image-classifier", 1, "service", "needs the field image"),
     ],
 )
-def test_a_malformed_service_names_file_line_and_field(
-    old: str, new: str, line: int, field: str, message: str
-) -> None:
+def test_a_malformed_service_names_file_line_and_field(old: str, new: str, line: int, field: str, message: str) -> None:
     assert old in GOOD
     with pytest.raises(MalformedService) as caught:
         parse_service(GOOD.replace(old, new, 1), "some/rater.yaml")
@@ -112,13 +110,13 @@ def test_what_is_no_yaml_mapping_is_refused_with_its_line(text: str, start: str)
     "text", ["version: 1\nname: a\0b\n", "version: 1\nsince: 2024-13-45\n", "[" * 5000], ids=["NUL", "date", "deep"]
 )
 def test_text_that_the_yaml_reader_itself_stumbles_on_is_refused(text: str) -> None:
-    with pytest.raises(MalformedService, match="f.yaml"):
+    with pytest.raises(MalformedService, match=r"f.yaml"):
         parse_service(text, "f.yaml")
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rater.yaml").write_bytes(GOOD.replace("rates", "rätes").encode("latin-1"))
-    with pytest.raises(MalformedService, match="rater.yaml"):
+    with pytest.raises(MalformedService, match=r"rater.yaml"):
         load_service("rater", [tmp_path])
 
 

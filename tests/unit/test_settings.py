@@ -114,5 +114,5 @@ def test_a_newer_home_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b'{"version": "new"}', b'{"version": null}', b"\xff"])
 def test_a_home_that_cannot_be_read_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "home.json").write_bytes(data)
-    with pytest.raises(InvalidSetting, match="home.json is not readable"):
+    with pytest.raises(InvalidSetting, match=r"home.json is not readable"):
         load_settings(tmp_path, {})

@@ -201,6 +201,16 @@ def test_a_busy_database_is_waited_for(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_database_that_fails_later_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.db"
+    store = FleetStore(f"sqlite:///{path}")
+    other = sqlite3.connect(path)
+    other.execute("DROP TABLE ledger")
+    other.close()
+    with pytest.raises(DatabaseUnavailable):
+        store.history("rater")
+
+
 @pytest.mark.parametrize("url", ["", "not a url", "foo://x", "mysql://h/d", "postgresql+asyncpgx://h/d"])
 def test_a_url_that_cannot_be_used_is_refused_by_name(url: str) -> None:
     with pytest.raises(BadDatabaseUrl, match="EDGELOOP_DATABASE"):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeloop.clients.broker import Message, MemoryHub
+from edgeloop.clients.broker import MemoryHub, Message
 from edgeloop.clients.objects import MemoryStore
 from edgeloop.fleet.channel import point_ring, wanted
 from edgeloop.samples.releases import MalformedRelease, parse_wanted, wanted_key
@@ -77,6 +77,6 @@ def test_a_lost_nudge_does_not_lose_the_record(caplog: pytest.LogCaptureFixture)
 def test_a_record_that_does_not_parse_is_named_and_not_replaced(data: bytes) -> None:
     store, hub = MemoryStore(), MemoryHub()
     store.put(wanted_key("rater", 0), data)
-    with pytest.raises(MalformedRelease, match="channel/rater/ring-0.json"):
+    with pytest.raises(MalformedRelease, match=r"channel/rater/ring-0.json"):
         point_ring(store, hub.connect("cloud"), "rater", 0, "sha256:1")
     assert store.get(wanted_key("rater", 0)) == data

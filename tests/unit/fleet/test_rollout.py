@@ -9,10 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from edgeloop.clients.broker import Broker, BrokerUnavailable, Message, MemoryHub
+from edgeloop.clients.broker import Broker, BrokerUnavailable, MemoryHub, Message
 from edgeloop.clients.objects import MemoryStore, ObjectStore
 from edgeloop.errors import EdgeloopError
-from edgeloop.fleet import rollout
 from edgeloop.fleet.channel import wanted
 from edgeloop.fleet.reports import STALE
 from edgeloop.fleet.rollout import (
@@ -372,7 +371,7 @@ def test_crash_at_every_point_ends_as_if_there_had_been_none(tmp_path: Path, ref
 
 
 def test_run_to_end_follows_to_the_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout.time, "sleep", lambda _: None)
+    monkeypatch.setattr("edgeloop.fleet.rollout.time.sleep", lambda _: None)
     world.start(NEW)
     seen: list[int] = []
 

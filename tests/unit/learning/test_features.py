@@ -21,6 +21,7 @@ class Counting:
     """A backbone that counts what it is asked for; its features are no round numbers."""
 
     size = 8
+    length = 3
 
     def __init__(self, name: str = DIGEST) -> None:
         self.digest = name
@@ -91,7 +92,12 @@ def test_a_sample_that_names_a_backbone_and_brought_nothing_is_computed() -> Non
     assert backbone.calls == 1
 
 
-@pytest.mark.parametrize("embedding", [b"\0", b"", bytes(4), bytes(20)], ids=["odd", "empty", "short", "long"])
+def test_empty_features_are_computed_anew() -> None:
+    rows = [brought(1, [1, 2, 3]), row(2, embedding=b"", backbone_digest=DIGEST)]
+    assert ask(MemoryStore(), Counting(), rows).shape == (2, 3)
+
+
+@pytest.mark.parametrize("embedding", [b"\0", bytes(4), bytes(20)], ids=["odd", "short", "long"])
 def test_features_of_another_length_are_computed_anew(embedding: bytes) -> None:
     """One damaged sample must not keep a service from ever being trained again."""
     backbone = Counting()

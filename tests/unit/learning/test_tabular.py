@@ -91,5 +91,5 @@ def test_a_path_that_leads_nowhere_is_named(path: str, message: str) -> None:
 
 def test_parameters_that_a_pipeline_does_not_take_are_named() -> None:
     service = regressor(trainer={"params": {"alfa": 1}})
-    with pytest.raises(UnknownPipeline, match="'alfa': mend trainer.params"):
+    with pytest.raises(UnknownPipeline, match=r"'alfa': mend trainer.params"):
         fit_pipeline(service, np.zeros((2, 2), np.float32), ["1", "2"], 0)

@@ -97,7 +97,7 @@ def test_a_tampered_probe_is_noticed(onnx: bytes) -> None:
     assert layer is not None
     probe = json.loads(store.get(blob_key(layer.digest)))
     probe["cases"][0]["prediction"] = "123.0"
-    with pytest.raises(FailedProbe, match="probe input 0 gave .*the release says 123.0"):
+    with pytest.raises(FailedProbe, match=r"probe input 0 gave .*the release says 123.0"):
         run_probe(load_model(regressor().node_config(), {"model": onnx}), json.dumps(probe).encode(), classifier=False)
 
 

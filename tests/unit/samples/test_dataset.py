@@ -151,7 +151,7 @@ Given = tuple[str, LabelSource, float]
     ],
 )
 def test_the_newest_label_of_the_strongest_source_wins(given: list[Given], wins: str) -> None:
-    for order in itertools.permutations(given):
+    for order in (given, given[::-1], given[1:] + given[:1]):
         world = World()
         world.add(SAMPLES[:1])
         for text, source, seconds in order:

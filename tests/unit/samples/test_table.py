@@ -128,9 +128,7 @@ def test_concurrent_writers_in_processes_land_once_each(root: Path, tables: Tabl
     assert ids(tables.read("samples")) == ids(rows(*range(7)))
 
 
-def test_a_table_that_does_not_commit_says_so(
-    tables: Tables, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_that_does_not_commit_says_so(tables: Tables, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeloop.samples.table.time.sleep", lambda _: None)
     tables.merge("samples", rows(1), Sample)
     log = root / "tables" / "rater" / "samples" / "_delta_log"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from edgeloop.stack.parts import NoRooms, NoServices, broker_part, build_parts
 from edgeloop.stack.plan import StackPlan, build_addresses
 from edgeloop.stack.processes import MARK
 
-PORTS = {"prefect": 1, "mlflow": 2, "broker": 3, "edge-1": 4, "edge-2": 5}
+PORTS = {"prefect": 1, "mlflow": 2, "broker": 3, "edge-1": 4, "edge-2": 5, "page": 6}
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def test_parts_come_after_those_they_need(plan: StackPlan) -> None:
         "runner",
         "edge-1",
         "edge-2",
+        "page",
     }
 
 
@@ -152,3 +154,14 @@ def test_a_missing_package_names_the_extra(plan: StackPlan, monkeypatch: pytest.
     monkeypatch.setattr(metadata, "version", absent)
     with pytest.raises(MissingExtra, match=r"edgeloop\[cloud\]"):
         build_parts(plan, PORTS, {})
+
+
+def test_the_page_waits_for_nobody_and_can_be_left_out(plan: StackPlan) -> None:
+    page = next(part for part in build_parts(plan, PORTS, {}, {}) if part.name == "page")
+    assert (page.needs, page.address) == ((), "http://127.0.0.1:6")
+    assert page.command[-2:] == ("--port", "6")
+    assert str(plan.home) in page.command
+    without = replace(plan, page=False)
+    assert "page" not in without.listening
+    assert "page" not in [part.name for part in build_parts(without, PORTS, {}, {})]
+    assert "page" not in build_addresses(without, PORTS)

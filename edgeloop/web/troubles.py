@@ -1,0 +1,44 @@
+"""What is wrong, in sentences: a person who opens the page should not have to compare digests to find out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_BAD_RUNS = {"Failed", "Crashed", "TimedOut"}
+
+
+def part_trouble(part: Mapping[str, Any]) -> str:
+    """What is wrong with a part that is not healthy."""
+    return f"{part['name']} {'does not work' if part['alive'] else 'is down'}: {part['missing']}"
+
+
+def troubles(found: Mapping[str, Any]) -> list[str]:
+    """Everything that is wrong in an overview, each thing once, what stands under the others first."""
+    return list(dict.fromkeys([*_stack(found["stack"]), *found["problems"], *_fleet(found), *_flows(found["flows"])]))
+
+
+def _stack(stack: Mapping[str, Any]) -> Iterator[str]:
+    if not stack["parts"]:
+        yield "No stack runs on this home: start one with  edgeloop up"
+    elif not stack["running"]:
+        yield "The stack's supervisor is gone, so nothing starts a dead part again: run  edgeloop up"
+    yield from (part_trouble(part) for part in stack["parts"] if not part["healthy"])
+
+
+def _fleet(found: Mapping[str, Any]) -> Iterator[str]:
+    for service, champion in found["champions"].items():
+        if champion and champion["rollout"] == "reverted":
+            yield f"{service}: version {champion['version']} was taken back: {champion['reason'] or 'no reason given'}"
+    for node in found["nodes"]:
+        who = f"{node['node']} ({node['service']}, ring {node['ring']})"
+        if not node["online"]:
+            yield f"{who} is offline; it catches up when it returns"
+        if node.get("last_error"):
+            yield f"{who} reports an error: {node['last_error']}"
+
+
+def _flows(flows: list[dict[str, Any]]) -> Iterator[str]:
+    for flow in flows:
+        if flow["last_state"] in _BAD_RUNS:
+            yield f"The last run of {flow['name']} ended as {flow['last_state']}: see it in Prefect"
