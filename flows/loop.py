@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from prefect import flow, get_run_logger
 
+from edgeloop.ahead import import_ahead
 from edgeloop.bootstrap import open_app
 from edgeloop.learning.rounds import RoundRecord, save_round
+from edgeloop.quality.ingest import something_waits
 from flows.ingest import collect
 from flows.parameters import EveryService, Reason, RolloutTimeout, run_name
 from flows.retrain import Stopwatch, learn, new_record
@@ -31,6 +33,8 @@ def one_round(service: str, reason: str, rollout_timeout: float) -> RoundRecord:
     """One pass of the loop for one service; with nothing new it trains nothing and says so."""
     watch = Stopwatch()
     record = new_record(service, reason)
+    if something_waits(open_app().store, service):
+        import_ahead("great_expectations.expectations", "sklearn.linear_model", "mlflow.pyfunc", "mlflow.sklearn")
     collected = collect(service)
     watch.lap("collect")
     record = record.model_copy(

@@ -21,7 +21,7 @@ from edgeloop.clients.orchestrator_types import (
 )
 from edgeloop.clients.prefect_api import PrefectApi
 
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.2
 _LATE = timedelta(seconds=60)
 
 

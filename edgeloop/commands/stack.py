@@ -78,6 +78,7 @@ def plan_stack(
         ports=ports or {},
         free_ports=free_ports,
         store_url=settings.store,
+        page=True,
         database=os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL", ""),
     )
 

@@ -265,7 +265,7 @@ class Demo:
         at = ""
         while True:
             try:
-                return self._app.orchestrator.wait(run, timeout=0.5)
+                return self._app.orchestrator.wait(run, timeout=0.3)
             except RunUnfinished:
                 if time.monotonic() > deadline:
                     raise

@@ -13,6 +13,8 @@ from edgeloop.samples.records import Report, now
 from edgeloop.samples.topics import NODES
 
 _log = logging.getLogger(__name__)
+#: Seconds without another retained message after which all have come; a broker sends them in one go.
+QUIET = 0.15
 #: A node whose report is older than this is taken for offline.
 STALE = timedelta(seconds=120)
 
@@ -36,7 +38,7 @@ def collect_reports(broker: Broker, service: str | None = None) -> list[Report]:
     """
     found: list[Report] = []
     gone: set[str] = set()
-    for message in broker.collect_retained(NODES):
+    for message in broker.collect_retained(NODES, quiet=QUIET):
         try:
             value = json.loads(message.payload)
             if message.topic.endswith("/alive"):

@@ -211,4 +211,4 @@ def run_to_end(
                 f"rollout of {status.service} waits at ring index {status.wave} ({status.reason}); it goes on:"
                 " see  edgeloop status"
             )
-        time.sleep(0.25)
+        time.sleep(0.05)

@@ -62,6 +62,11 @@ def ingest(store: ObjectStore, tables: Tables, service: Service) -> Ingested:
     return total
 
 
+def something_waits(store: ObjectStore, service: str) -> bool:
+    """Whether a segment of ``service`` waits to be ingested."""
+    return any(True for kind in ("captures", "labels") for _ in store.list(f"{kind}/{service}/"))
+
+
 def _batches(store: ObjectStore, service: str) -> Iterator[list[ObjectInfo]]:
     batch: list[ObjectInfo] = []
     size = 0

@@ -106,6 +106,8 @@ PREFECT_SERVER = {
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_SCHEDULED_TIME": "00:02:00",
     "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "6",
+    # Fewer writers at a time: a request that finds SQLite locked is sent again two seconds later.
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "500",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
 }
 

@@ -30,8 +30,8 @@ class StackPlan:
     """SQLAlchemy URL of Prefect's database; default SQLite in the home."""
     runner: bool = True
     """Register the deployments and start a worker for them."""
-    page: bool = True
-    """Serve the fleet page."""
+    page: bool = False
+    """Serve the fleet page as well."""
 
     @property
     def node_names(self) -> list[str]:

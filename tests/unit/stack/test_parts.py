@@ -18,7 +18,7 @@ from edgeloop.stack.parts import NoRooms, NoServices, broker_part, build_parts
 from edgeloop.stack.plan import StackPlan, build_addresses
 from edgeloop.stack.processes import MARK
 
-PORTS = {"prefect": 1, "mlflow": 2, "broker": 3, "edge-1": 4, "edge-2": 5, "page": 6}
+PORTS = {"prefect": 1, "mlflow": 2, "broker": 3, "page": 6, "edge-1": 4, "edge-2": 5}
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def plan(tmp_path: Path) -> StackPlan:
     rooms = tmp_path / "rooms"
     (rooms / "deployments").mkdir(parents=True)
     (rooms / "deployments" / "register.py").touch()
-    return StackPlan(home=tmp_path / "home", rooms=rooms, services=["wine-rater"])
+    return StackPlan(home=tmp_path / "home", rooms=rooms, services=["wine-rater"], page=True)
 
 
 def test_parts_come_after_those_they_need(plan: StackPlan) -> None:
