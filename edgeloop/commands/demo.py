@@ -60,7 +60,8 @@ def demo(
         live.stage("stack")
         plan = replace(plan_stack(settings, [name], nodes, free_ports=True), home=home)
         with running_stack(plan, lambda event: _note(live, event)) as stack:
-            result = run_demo(App(stack.settings()), service, stream, home, nodes, options, live, stack.addresses)
+            pages = stack.addresses if keep else {}
+            result = run_demo(App(stack.settings()), service, stream, home, nodes, options, live, pages)
             live.done()
             context.result(result.model_dump(mode="json"), "")
             if not context.as_json:

@@ -136,7 +136,7 @@ def run_demo(
         nodes: how many nodes serve.
         options: how to play.
         live: told what happens.
-        addresses: addresses of the stack's parts, for the pages.
+        addresses: addresses of the stack's parts to name in the result; none when it will not stay up.
 
     Raises:
         DemoFailed: a flow failed several times.
