@@ -1,0 +1,109 @@
+"""Who gets a message, and when it is acknowledged; shared by the adapters."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+
+import paho.mqtt.client as mqtt
+
+from edgeloop.clients.broker_types import Ack, Broker, Handler, Message
+
+_log = logging.getLogger(__name__)
+
+
+def bare_filter(topic_filter: str) -> str:
+    """The filter without its ``$share/<group>/``."""
+    return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
+
+
+class Handlers:
+    """Who gets a message."""
+
+    def __init__(self, first: Mapping[str, Handler]) -> None:
+        self._lock = threading.Lock()
+        self._items: list[tuple[str, Handler]] = list(first.items())
+
+    def add(self, topic_filter: str, handler: Handler) -> None:
+        with self._lock:
+            self._items.append((topic_filter, handler))
+
+    def remove(self, topic_filter: str, handler: Handler | None = None) -> bool:
+        """Forget; returns whether nobody else listens to this filter."""
+        with self._lock:
+            self._items = [i for i in self._items if i[0] != topic_filter or handler not in (None, i[1])]
+            return all(f != topic_filter for f, _ in self._items)
+
+    def filters(self) -> list[str]:
+        with self._lock:
+            return list(dict.fromkeys(f for f, _ in self._items))
+
+    def dispatch(self, message: Message, ack: Ack) -> bool:
+        """Hand ``message`` to every match, acknowledge when all have; False when one failed."""
+        with self._lock:
+            found = [h for f, h in self._items if mqtt.topic_matches_sub(bare_filter(f), message.topic)]
+        if not found:
+            _log.debug("no handler for a message", extra={"topic": message.topic})
+            ack()
+            return True
+        done = _countdown(len(found), ack)
+        handled = [_call(handler, message, done) for handler in found]
+        return all(handled)
+
+
+def _call(handler: Handler, message: Message, done: Ack) -> bool:
+    try:
+        handler(message, done)
+    except Exception:
+        _log.exception("a handler failed: its message stays unacknowledged", extra={"topic": message.topic})
+        return False
+    return True
+
+
+def _countdown(count: int, ack: Ack) -> Ack:
+    left = [None] * count
+
+    def done() -> None:
+        try:
+            left.pop()
+        except IndexError:  # acknowledged twice
+            return
+        if not left:
+            ack()
+
+    return done
+
+
+def settle(future: Future[None], error: Exception | None) -> None:
+    if future.set_running_or_notify_cancel():
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+
+def collect(broker: Broker, handlers: Handlers, topic_filter: str, quiet: float, timeout: float) -> list[Message]:
+    from queue import Empty, SimpleQueue
+    from time import monotonic
+
+    arrived: SimpleQueue[Message] = SimpleQueue()
+
+    def keep(message: Message, ack: Ack) -> None:
+        if message.retain:
+            arrived.put(message)
+        ack()
+
+    end, found = monotonic() + timeout, dict[str, Message]()
+    broker.subscribe(topic_filter, keep)
+    try:
+        while (left := end - monotonic()) > 0:
+            message = arrived.get(timeout=min(quiet, left))
+            found[message.topic] = message
+    except Empty:
+        pass
+    finally:
+        if handlers.remove(topic_filter, keep):
+            broker.unsubscribe(topic_filter)
+    return list(found.values())
