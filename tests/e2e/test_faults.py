@@ -106,6 +106,9 @@ class Fleet:
         tags = [{t["key"]: t["value"] for t in v.get("tags", [])} for v in found]
         return [{"version": v["version"], "key": t.get("edgeloop.key")} for v, t in zip(found, tags, strict=True)]
 
+    def events(self, event: str) -> list[dict[str, Any]]:
+        return [row for row in self.app.fleet.history(SERVICE, limit=1000) if row["event"] == event]
+
     def reports(self) -> list[Any]:
         with self.app.broker() as broker:
             return collect_reports(broker, SERVICE)
@@ -147,7 +150,7 @@ def test_a_round_with_no_new_data_trains_nothing_and_says_so(fleet: Fleet) -> No
 
 def test_killed_at_every_stage_boundary_the_next_run_finishes(fleet: Fleet) -> None:
     assert fleet.stream(400) > 0
-    ledger = len(fleet.app.fleet.history(SERVICE))
+    judged = len(fleet.events("gate"))
     versions = len(fleet.versions())
     env = child_environment(fleet.plan, fleet.stack.addresses, os.environ)
     env["PYTHONPATH"] = os.pathsep.join([str(fleet.plan.rooms), env["PYTHONPATH"]])
@@ -158,7 +161,7 @@ def test_killed_at_every_stage_boundary_the_next_run_finishes(fleet: Fleet) -> N
     fleet.loop()
     fleet.check()
     assert len(fleet.versions()) == versions + 1, "one candidate is one version, however often it was cut off"
-    assert len([r for r in fleet.app.fleet.history(SERVICE) if r["event"] == "gate"]) == ledger + 1
+    assert len(fleet.events("gate")) == judged + 1
     assert not list(fleet.app.store.list(f"captures/{SERVICE}/"))
 
 
@@ -209,6 +212,7 @@ def test_an_alias_set_by_hand_is_rolled_out_within_a_minute(fleet: Fleet) -> Non
         fleet.app.registry.set_champion(SERVICE, "1")
         wanted = fleet.app.fleet.release_of(SERVICE, "1")
         fleet.until(lambda: {r.serving for r in fleet.reports()} == {wanted}, 60)
+        assert (fleet.events("promotion")[0]["version"], fleet.events("promotion")[0]["who"]) == ("1", "alias")
     finally:
         fleet.app.orchestrator.set_schedules(False)
 
