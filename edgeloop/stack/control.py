@@ -29,7 +29,8 @@ def stop_running(home: Path, timeout: float = 60.0) -> list[str]:
     if wait_gone([record.supervisor], timeout):
         _ask(record.supervisor, signal.SIGKILL)
         wait_gone([record.supervisor], 5.0)
-    with locked(home):
+    # A killed process is a zombie before the last of its threads has let go of the lock.
+    with locked(home, patience=5.0):
         # The record may have grown while the supervisor was going.
         running.update(end_leftovers(read_record(home) or record))
         remove_record(home)

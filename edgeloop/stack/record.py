@@ -10,10 +10,11 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgeloop.errors import BadInput
 from edgeloop.stack.processes import Process, end, marked
@@ -87,22 +88,31 @@ def remove_record(home: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(home: Path) -> Iterator[None]:
-    """Be the only supervisor of ``home``.
+def locked(home: Path, patience: float = 0.0) -> Iterator[None]:
+    """Be the only supervisor of ``home``; wait up to ``patience`` seconds for another to let go.
 
     Raises:
         AlreadyRunning: another process is.
     """
     with (home / "stack.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            record = read_record(home)
-            who = f" (pid {record.supervisor.pid})" if record else ""
-            raise AlreadyRunning(
-                f"a stack runs in {home}{who}: stop it with  edgeloop down  or choose another --home"
-            ) from None
+        until = time.monotonic() + patience
+        while not _take(lock):
+            if time.monotonic() >= until:
+                record = read_record(home)
+                who = f" (pid {record.supervisor.pid})" if record else ""
+                raise AlreadyRunning(
+                    f"a stack runs in {home}{who}: stop it with  edgeloop down  or choose another --home"
+                )
+            time.sleep(0.05)
         yield
+
+
+def _take(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def leftovers(record: StackRecord) -> dict[str, list[Process]]:
