@@ -50,7 +50,17 @@ def started_at(pid: int) -> str | None:
     if not _PROC:
         return _started_by_ps(pid)
     fields = _stat(pid)
-    return None if fields is None or fields[0] in "ZX" else f"{_boot()}:{fields[19]}"
+    if fields is None or (fields[0] in "ZX" and not _has_threads(pid)):
+        return None
+    return f"{_boot()}:{fields[19]}"
+
+
+def _has_threads(pid: int) -> bool:
+    """Whether a dead process has threads that have not ended yet: they still hold its ports and locks."""
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+    except OSError:
+        return False
 
 
 def _started_by_ps(pid: int) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeloop.stack.processes import MARK, Process, started_at, this_process, wait_gone
+from edgeloop.stack.processes import MARK, Process, marked, started_at, this_process, wait_gone
 from edgeloop.stack.record import (
     AlreadyRunning,
     StackRecord,
@@ -113,6 +114,9 @@ def test_a_pid_that_was_given_away_is_left_alone(
 def test_what_a_part_started_itself_is_found_by_its_mark(
     sleeper: subprocess.Popen[bytes],
 ) -> None:
+    deadline = time.monotonic() + 10
+    while not marked("life-of-a-test"):  # its environment can be read a moment after it was started
+        assert time.monotonic() < deadline
     assert end_leftovers(StackRecord(Process(1, "gone"), "life-of-a-test", {})) == ["other"]
     assert sleeper.wait(5) != 0
 
