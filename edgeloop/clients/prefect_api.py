@@ -1,6 +1,7 @@
 """One request to Prefect's REST API: repeated while the server is busy, its failures as edgeloop's errors.
 
-On SQLite a server answers 503 while another writer holds the database: nothing has changed, so we ask again.
+On SQLite a server answers 503, or nothing for a while, when another writer holds the database: we ask again. Every
+request of ours may be repeated: it reads, sets what is set already, or carries a key by which Prefect knows it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import httpx
 
 _BUSY_TRIES = 8
+#: A server that says nothing costs the whole timeout each time.
+_SILENT_TRIES = 3
 _PAGE = 200
 
 
@@ -70,15 +73,18 @@ class PrefectApi:
     def _patiently(self, method: str, path: str, body: Any, tries: int) -> httpx.Response:
         import httpx
 
-        pause = 0.1
+        pause, silent = 0.1, 0
         for left in range(tries - 1, -1, -1):
             try:
                 answer = self._http.request(method, path, json=body)
             except httpx.TransportError as error:
-                said = str(error) or type(error).__name__
-                raise OrchestratorUnavailable(
-                    f"Prefect at {self.url} does not answer ({said}): is the stack up?"
-                ) from error
+                silent += 1
+                if not isinstance(error, httpx.ReadTimeout) or not left or silent >= _SILENT_TRIES:
+                    said = str(error) or type(error).__name__
+                    raise OrchestratorUnavailable(
+                        f"Prefect at {self.url} does not answer ({said}): is the stack up?"
+                    ) from error
+                continue
             if answer.status_code != 503 or not left:
                 break
             time.sleep(pause)
