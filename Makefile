@@ -39,4 +39,4 @@ compile: install ## Pin the newest allowed versions in requirements/
 	UV=$(BIN)/uv requirements/compile.sh
 
 clean: ## Remove .venv and what tools left behind
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

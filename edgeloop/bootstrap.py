@@ -6,17 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from edgeloop.clients.broker import Broker, connect
 from edgeloop.clients.objects import ObjectStore, open_store
 from edgeloop.clients.orchestrator import Orchestrator, PrefectOrchestrator
 from edgeloop.clients.registry import MlflowRegistry, ModelRegistry
+from edgeloop.fleet.channel import open_channel
 from edgeloop.quality.validate import suite_of
 from edgeloop.samples.service import Expectation, Service, list_services, load_service
 from edgeloop.samples.table import Tables
 from edgeloop.settings import Settings, load_settings, make_home
 from edgeloop.store import FleetStore
+
+if TYPE_CHECKING:
+    from edgeloop.fleet.publisher import Publisher
 
 
 class App:
@@ -29,6 +34,11 @@ class App:
     def store(self) -> ObjectStore:
         """The object store."""
         return open_store(self.settings.store_url)
+
+    @cached_property
+    def channel(self) -> Publisher:
+        """The signed channel in the object store."""
+        return open_channel(self.store, self.settings.keys_folder)
 
     @cached_property
     def registry(self) -> ModelRegistry:

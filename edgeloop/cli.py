@@ -14,6 +14,7 @@ import click
 
 from edgeloop import __version__
 from edgeloop.commands.bench import bench
+from edgeloop.commands.channel import channel
 from edgeloop.commands.data import data
 from edgeloop.commands.demo import demo
 from edgeloop.commands.node import node
@@ -48,7 +49,7 @@ def cli(context: click.Context, home: Path | None, as_json: bool) -> None:
     context.obj = Context(home=home, as_json=as_json)
 
 
-for command in (up, down, status, doctor, data, demo, bench, web, node):
+for command in (up, down, status, doctor, data, demo, bench, web, node, channel):
     cli.add_command(command)
 
 

@@ -47,6 +47,9 @@ class Settings(BaseModel):
     """Directory that holds flows/, tasks/, deployments/ and data/; default the current directory."""
     services: Path | None = None
     """Directory of service YAMLs, looked at before the home's and the rooms' own."""
+    keys: Path | None = None
+    """Directory of the keys that the channel is signed with, and of the root that nodes trust; default
+    ``<home>/keys``."""
 
     @property
     def store_url(self) -> str:
@@ -57,6 +60,11 @@ class Settings(BaseModel):
     def database_url(self) -> str:
         """The fleet database's URL, with the default filled in."""
         return self.database or f"sqlite:///{self.home.absolute() / 'fleet.db'}"
+
+    @property
+    def keys_folder(self) -> Path:
+        """The directory of keys, with the default filled in."""
+        return (self.keys or self.home / "keys").absolute()
 
     @property
     def service_folders(self) -> list[Path]:

@@ -22,7 +22,7 @@ def validate_samples(service: str, ingested: Ingested) -> Validated:
     """Judge the new samples and publish the verdict as an artifact."""
     app = open_app()
     spec = app.service(service)
-    result = validate(app.tables(service), spec, app.suite(spec))
+    result = validate(app.tables(service), spec, app.suite(spec), app.store)
     if result.checked or ingested.foreign or ingested.rejected:
         publish_validation(ingested, result)
     return result

@@ -13,7 +13,7 @@ def tick_rollouts() -> list[RolloutStatus]:
     """Advance every open rollout by at most one ring."""
     app = open_app()
     with app.broker() as broker:
-        return tick(app.fleet, app.store, broker, app.service)
+        return tick(app.fleet, app.channel, broker, app.service)
 
 
 @task(name="rollout", task_run_name="rollout-{service}", tags=["edgeloop"])
@@ -34,7 +34,7 @@ def finish_rollout(service: str, timeout_seconds: float) -> RolloutStatus:
     with app.broker() as broker:
 
         def step() -> RolloutStatus:
-            mine = [s for s in tick(app.fleet, app.store, broker, app.service) if s.service == service]
+            mine = [s for s in tick(app.fleet, app.channel, broker, app.service) if s.service == service]
             return mine[0] if mine else describe_rollout(app.fleet, service)
 
         return run_to_end(step, timeout_seconds, progress)

@@ -29,5 +29,6 @@ def release_service(service: str) -> Released | None:
     if released is None:
         return None
     version, digest = released
-    started = start(app.fleet, app.store, spec, digest, f"version {version} is champion")
+    app.channel.approve(service, digest)
+    started = start(app.fleet, app.channel, spec, digest, f"version {version} is champion")
     return Released(service=service, version=version, release=digest, started=started)

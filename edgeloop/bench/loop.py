@@ -92,6 +92,7 @@ def bench_loop(settings: Settings, name: str, rounds: int, say: Callable[[str], 
         nodes=2,
         free_ports=True,
         store_url=settings.store,
+        root=App(settings.model_copy(update={"home": bench_home})).channel.ensure(),
         database=database,
     )
     with running_stack(plan, lambda event: say(f"{event.part} {event.state}")) as stack:

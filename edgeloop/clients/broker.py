@@ -7,19 +7,21 @@ is done, from whichever thread. What is not acknowledged comes again with the ne
 
 from __future__ import annotations
 
+from edgeloop.clients.broker_connect import connect
 from edgeloop.clients.broker_memory import MemoryBroker, MemoryHub
-from edgeloop.clients.broker_paho import PahoBroker, connect
+from edgeloop.clients.broker_paho import PahoBroker
 from edgeloop.clients.broker_types import (
     Ack,
-    Address,
     Broker,
     BrokerRefused,
     BrokerUnavailable,
+    Done,
     Handler,
     MalformedBrokerUrl,
     Message,
-    parse_url,
+    UntrustedBroker,
 )
+from edgeloop.clients.broker_url import Address, Tls, parse_url
 
 __all__ = [
     "Ack",
@@ -27,12 +29,15 @@ __all__ = [
     "Broker",
     "BrokerRefused",
     "BrokerUnavailable",
+    "Done",
     "Handler",
     "MalformedBrokerUrl",
     "MemoryBroker",
     "MemoryHub",
     "Message",
     "PahoBroker",
+    "Tls",
+    "UntrustedBroker",
     "connect",
     "parse_url",
 ]

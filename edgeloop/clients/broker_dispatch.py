@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future
 
 import paho.mqtt.client as mqtt
 
 from edgeloop.clients.broker_types import Ack, Broker, Handler, Message
 
 _log = logging.getLogger(__name__)
+#: Topics whose handlers are remembered; anyone may invent topics, so there is a bound.
+_KNOWN_TOPICS = 4096
 
 
 def bare_filter(topic_filter: str) -> str:
@@ -20,30 +21,44 @@ def bare_filter(topic_filter: str) -> str:
 
 
 class Handlers:
-    """Who gets a message."""
+    """Who gets a message. The handlers of a topic are looked up once, then known by the topic's name."""
 
     def __init__(self, first: Mapping[str, Handler]) -> None:
         self._lock = threading.Lock()
         self._items: list[tuple[str, Handler]] = list(first.items())
+        self._by_topic: dict[str, list[Handler]] = {}
 
     def add(self, topic_filter: str, handler: Handler) -> None:
         with self._lock:
             self._items.append((topic_filter, handler))
+            self._by_topic = {}
 
     def remove(self, topic_filter: str, handler: Handler | None = None) -> bool:
         """Forget; returns whether nobody else listens to this filter."""
         with self._lock:
             self._items = [i for i in self._items if i[0] != topic_filter or handler not in (None, i[1])]
+            self._by_topic = {}
             return all(f != topic_filter for f, _ in self._items)
 
     def filters(self) -> list[str]:
         with self._lock:
             return list(dict.fromkeys(f for f, _ in self._items))
 
+    def _find(self, topic: str) -> list[Handler]:
+        with self._lock:
+            found = [h for f, h in self._items if mqtt.topic_matches_sub(bare_filter(f), topic)]
+            if len(self._by_topic) >= _KNOWN_TOPICS:
+                self._by_topic = {}
+            self._by_topic[topic] = found
+        return found
+
     def dispatch(self, message: Message, ack: Ack) -> bool:
         """Hand ``message`` to every match, acknowledge when all have; False when one failed."""
-        with self._lock:
-            found = [h for f, h in self._items if mqtt.topic_matches_sub(bare_filter(f), message.topic)]
+        found = self._by_topic.get(message.topic)
+        if found is None:
+            found = self._find(message.topic)
+        if len(found) == 1:
+            return _call(found[0], message, ack)
         if not found:
             _log.debug("no handler for a message", extra={"topic": message.topic})
             ack()
@@ -74,14 +89,6 @@ def _countdown(count: int, ack: Ack) -> Ack:
             ack()
 
     return done
-
-
-def settle(future: Future[None], error: Exception | None) -> None:
-    if future.set_running_or_notify_cancel():
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
 
 
 def collect(broker: Broker, handlers: Handlers, topic_filter: str, quiet: float, timeout: float) -> list[Message]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 
 import paho.mqtt.client as mqtt
 
-from edgeloop.clients.broker_dispatch import Handlers, bare_filter, collect, settle
-from edgeloop.clients.broker_types import BrokerUnavailable, Handler, Message
+from edgeloop.clients.broker_acks import settled
+from edgeloop.clients.broker_dispatch import Handlers, bare_filter, collect
+from edgeloop.clients.broker_types import BrokerUnavailable, Done, Handler, Message
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ class _Session:
     limit: int
     queue: deque[Message] = field(default_factory=deque)
     flying: dict[int, Message] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
+    """Of those, the ones whose handler failed."""
     online: bool = True
     count: int = 0
     pumping: bool = False
@@ -108,12 +111,20 @@ class MemoryHub:
                 session.count += 1
                 mid, message = session.count, session.queue.popleft()
                 session.flying[mid] = message
-            session.handlers.dispatch(message, lambda mid=mid: self._acked(session, mid))  # type: ignore[misc]
+            if not session.handlers.dispatch(message, lambda mid=mid: self._acked(session, mid)):  # type: ignore[misc]
+                session.failed.add(mid)
 
     def _acked(self, session: _Session, mid: int) -> None:
         with self._lock:
             session.flying.pop(mid, None)
         self.pump(session)
+
+    def cut(self, session: _Session) -> None:
+        """Lose the link and get it back: only what no handler has in work comes again."""
+        with self._lock:
+            again = [session.flying.pop(mid) for mid in sorted(session.failed & session.flying.keys())]
+            session.queue.extendleft(reversed(again))
+            session.failed = set()
 
     def leave(self, client_id: str, session: _Session, clean: bool) -> None:
         """Take a client offline; a kept session gets back what was not acknowledged."""
@@ -173,13 +184,29 @@ class MemoryBroker:
     ) -> Future[None]:
         """See :class:`Broker`."""
         future: Future[None] = Future()
+        self.publish_then(
+            topic, payload, settled(future), retain=retain, properties=properties, correlation=correlation, qos=qos
+        )
+        return future
+
+    def publish_then(
+        self,
+        topic: str,
+        payload: bytes,
+        done: Done,
+        *,
+        retain: bool = False,
+        properties: Mapping[str, str] | None = None,
+        correlation: bytes | None = None,
+        qos: int = 1,
+    ) -> None:
+        """See :class:`Broker`."""
         try:
             self.publish(topic, payload, retain=retain, properties=properties, correlation=correlation)
         except BrokerUnavailable as error:
-            settle(future, error)
+            done(error)
         else:
-            settle(future, None)
-        return future
+            done(None)
 
     def subscribe(self, topic_filter: str, handler: Handler) -> None:
         """See :class:`Broker`."""
@@ -207,9 +234,10 @@ class MemoryBroker:
 
     def drop(self) -> None:
         """Cut the link as a failing network does, publish the will, and come back."""
-        self._hub.leave(self._client_id, self._session, clean=False)
+        self._session.online = False
         if self._will:
             self._hub.route(self._will)
+        self._hub.cut(self._session)
         self._session.online = True
         self._hub.pump(self._session)
         if self._announce:

@@ -1,11 +1,9 @@
-"""The adapter on paho-mqtt 2: MQTT 5, or 3.1.1 where the broker speaks no more."""
+"""The adapter on paho-mqtt 2: MQTT 5, or 3.1.1 where the broker speaks no more; with TLS where the URL says so."""
 
 from __future__ import annotations
 
 import logging
 import socket
-import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -15,195 +13,90 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edgeloop.clients.broker_dispatch import Handlers, collect, settle
-from edgeloop.clients.broker_types import (
-    SESSION_SECONDS,
-    Ack,
-    Address,
-    Broker,
-    BrokerRefused,
-    Handler,
-    Message,
-    parse_url,
-)
+from edgeloop.clients.broker_acks import AckOrder, Receipts, settled
+from edgeloop.clients.broker_client import FAILURE, BufferedClient, reason_text
+from edgeloop.clients.broker_dispatch import Handlers, collect
+from edgeloop.clients.broker_loop import NetworkLoop
+from edgeloop.clients.broker_types import SESSION_SECONDS, BrokerRefused, Done, Handler, Message
+from edgeloop.clients.broker_url import Address, RenewingContext
+from edgeloop.clients.broker_wire import Incoming, PublishProperties
 
 _log = logging.getLogger(__name__)
 _KEEPALIVE = 20
-
-
-def connect(
-    url: str,
-    client_id: str,
-    *,
-    will: Message | None = None,
-    clean: bool = True,
-    receive_maximum: int = 64,
-    subscriptions: Mapping[str, Handler] | None = None,
-    on_connect: Callable[[], None] | None = None,
-    timeout: float = 10.0,
-) -> Broker:
-    """Connect with MQTT 5, or 3.1.1 where the broker speaks no more.
-
-    With ``clean=False`` the broker keeps what comes while this client is away; give ``subscriptions`` then, so
-    that a handler stands before the first kept message arrives. ``receive_maximum`` bounds unacknowledged
-    messages (MQTT 5 only). ``on_connect`` is called in the network thread when the
-    connection and its subscriptions stand, the first time and again, and must not block.
-
-    Raises:
-        BrokerUnavailable: no connection within ``timeout`` seconds; the message names host and port.
-        MalformedBrokerUrl: ``url`` is not one.
-    """
-    address = parse_url(url)
-    handlers = Handlers(subscriptions or {})
-    protocol = mqtt.MQTTv5 if _speaks_mqtt5(address, timeout) else mqtt.MQTTv311
-    broker = PahoBroker(address, client_id, protocol, will=will, clean=clean, handlers=handlers, on_connect=on_connect)
-    try:
-        broker.start(clean, receive_maximum, timeout)
-    except BaseException:
-        broker.close()
-        raise
-    return broker
-
-
-def _speaks_mqtt5(address: Address, timeout: float) -> bool:
-    """Ask with the shortest MQTT 5 request.
-
-    A 3.1.1 broker reads the properties of a fuller request as a client name and may wait for its end for ever,
-    or just hang up. Only an MQTT 5 answer is longer than two bytes.
-    """
-    import socket
-
-    request = b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x00"
-    try:
-        with socket.create_connection((address.host, address.port), timeout) as link:
-            link.sendall(request)
-            answer = link.recv(2)
-            if len(answer) == 2 and answer[1] > 2:
-                link.sendall(b"\xe0\x00")
-                return True
-            while link.recv(64):  # let it hang up first
-                pass
-    except ConnectionResetError:
-        return False
-    except OSError as error:
-        raise address.unavailable(str(error)) from error
-    return False
-
-
-class _AckOrder:
-    """Acknowledgements leave in the order in which the messages came, as the standard wants."""
-
-    def __init__(self, send: Callable[[int], object]) -> None:
-        self._send = send
-        self._lock = threading.Lock()
-        self._slots: deque[list[Any]] = deque()
-
-    def arrived(self, mid: int) -> tuple[Ack, Ack]:
-        """Return (ack, forget) for a message that came in on this connection."""
-        slot = [mid, False, True]  # message id, done, to be sent
-        with self._lock:
-            self._slots.append(slot)
-        return lambda: self._done(slot), lambda: self._done(slot, send=False)
-
-    def _done(self, slot: list[Any], send: bool = True) -> None:
-        with self._lock:
-            slot[1], slot[2] = True, send
-            while self._slots and self._slots[0][1]:
-                mid, _, to_send = self._slots.popleft()
-                if to_send:
-                    self._send(mid)
-
-    def reset(self) -> None:
-        """A new connection: the old ids mean nothing on it, their messages come again."""
-        with self._lock:
-            self._slots = deque()
-
-
-class _Receipts:
-    """Futures of packets on their way; the answer may be here before the future is."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: dict[int, Future[None]] = {}
-        self._early: dict[int, Exception | None] = {}
-
-    def expect(self, mid: int) -> Future[None]:
-        future: Future[None] = Future()
-        with self._lock:
-            if mid not in self._early:
-                self._waiting[mid] = future
-                return future
-            error = self._early.pop(mid)
-        settle(future, error)
-        return future
-
-    def came(self, mid: int, error: Exception | None) -> None:
-        with self._lock:
-            future = self._waiting.pop(mid, None)
-            if future is None:
-                self._early[mid] = error
-        if future is not None:
-            settle(future, error)
-
-    def fail_all(self, error: Exception) -> None:
-        with self._lock:
-            waiting, self._waiting = list(self._waiting.values()), {}
-        for future in waiting:
-            settle(future, error)
+#: The broker is told not to send more in one packet (MQTT 5): no message can take the memory of a small machine.
+MAX_PACKET = 32 * 1024 * 1024
+#: Reason codes of a broker that cannot now, and may later.
+_LATER = {0x88, 0x89, 0x97, 0x9F}
 
 
 class PahoBroker:
-    """The adapter on paho-mqtt 2; made by :func:`connect`."""
+    """One connection; made by :func:`edgeloop.clients.broker.connect`."""
 
     def __init__(
         self,
         address: Address,
         client_id: str,
-        protocol: Any,
         *,
+        version5: bool,
         will: Message | None,
         clean: bool,
         handlers: Handlers,
         on_connect: Callable[[], None] | None,
+        busy: Callable[[], bool] | None = None,
     ) -> None:
         self.address = address
-        self.version5 = protocol == mqtt.MQTTv5
+        self.version5 = version5
+        self._clean = clean
         self._handlers = handlers
         self._announce = on_connect
-        self._receipts = _Receipts()
+        self._receipts = Receipts()
         self._first: Future[None] = Future()
         self._closed = False
-        options: dict[str, Any] = {} if self.version5 else {"clean_session": clean}
-        self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id, protocol=protocol, manual_ack=True, **options
-        )
-        self._acks = _AckOrder(lambda mid: self._client.ack(mid, 1))
-        self._client.reconnect_delay_set(min_delay=1, max_delay=30)
-        if address.user:
-            self._client.username_pw_set(address.user, address.password)
-        if will:
-            properties = self._properties(PacketTypes.WILLMESSAGE, will.properties, None)
-            self._client.will_set(will.topic, will.payload, 1, will.retain, properties)
-        self._client.on_connect = self._on_connect
-        self._client.on_disconnect = self._on_disconnect
-        self._client.on_message = self._on_message
-        self._client.on_publish = self._on_publish
-        self._client.on_subscribe = self._on_subscribe
-        self._client.on_socket_open = _send_at_once
+        self._largest: int | None = None
+        self._client = self._make_client(client_id, will)
+        self._acks = AckOrder(lambda mid: self._client.ack(mid, 1))
+        self._loop = NetworkLoop(self._client, client_id, keepalive=_KEEPALIVE, busy=busy or _never)
 
-    def start(self, clean: bool, receive_maximum: int, timeout: float) -> None:
+    def _make_client(self, client_id: str, will: Message | None) -> BufferedClient:
+        options: dict[str, Any] = {} if self.version5 else {"clean_session": self._clean}
+        protocol = mqtt.MQTTv5 if self.version5 else mqtt.MQTTv311
+        client = BufferedClient(CallbackAPIVersion.VERSION2, client_id, protocol=protocol, manual_ack=True, **options)
+        if self.address.user:
+            client.username_pw_set(self.address.user, self.address.password)
+        if will:
+            client.will_set(will.topic, will.payload, 1, will.retain, self._will_properties(will))
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_socket_open = _send_at_once
+        client.take = self._take
+        return client
+
+    def _will_properties(self, will: Message) -> Properties | None:
+        if not (self.version5 and will.properties):
+            return None
+        properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
+        properties.UserProperty = list(will.properties.items())
+        return properties
+
+    def start(self, receive_maximum: int, timeout: float) -> None:
         """Connect and wait for the broker's word."""
         options: dict[str, Any] = {}
         if self.version5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.ReceiveMaximum = receive_maximum
-            properties.SessionExpiryInterval = 0 if clean else SESSION_SECONDS
-            options = {"clean_start": clean, "properties": properties}
+            properties.MaximumPacketSize = MAX_PACKET
+            properties.SessionExpiryInterval = 0 if self._clean else SESSION_SECONDS
+            options = {"clean_start": self._clean, "properties": properties}
+        if self.address.tls is not None:
+            self._client.tls_set_context(RenewingContext.of(self.address.tls))
+        self._client.connect_timeout = timeout
         try:
             self._client.connect(self.address.host, self.address.port, _KEEPALIVE, **options)
         except OSError as error:
-            raise self.address.unavailable(str(error)) from error
-        self._client.loop_start()
+            raise self.address.failed(error) from error
+        self._loop.start()
         try:
             self._first.result(timeout)
         except TimeoutError as error:
@@ -242,14 +135,41 @@ class PahoBroker:
         qos: int = 1,
     ) -> Future[None]:
         """See :class:`Broker`."""
-        sent = self._properties(PacketTypes.PUBLISH, properties, correlation)
-        info = self._client.publish(topic, payload, qos, retain, sent)
+        future: Future[None] = Future()
+        done = settled(future)
+        self.publish_then(topic, payload, done, retain=retain, properties=properties, correlation=correlation, qos=qos)
+        return future
+
+    def publish_then(
+        self,
+        topic: str,
+        payload: bytes,
+        done: Done,
+        *,
+        retain: bool = False,
+        properties: Mapping[str, str] | None = None,
+        correlation: bytes | None = None,
+        qos: int = 1,
+    ) -> None:
+        """See :class:`Broker`."""
+        sent = None
+        if self.version5 and (properties or correlation):
+            sent = PublishProperties(properties or {}, correlation)
+        if self._largest is not None:
+            size = len(payload) + len(topic.encode()) + (len(sent.pack()) if sent else 1) + 9
+            if size > self._largest:
+                done(self._refuses(f"a message of {size} bytes, and takes {self._largest}: send a smaller one"))
+                return
+        try:
+            info = self._client.publish(topic, payload, qos, retain, sent)
+        except ValueError as error:
+            done(self._refuses(f"a message on {topic[:80]!r} ({error}): name another topic"))
+            return
         kept = (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN) if qos else (mqtt.MQTT_ERR_SUCCESS,)
         if self._closed or info.rc not in kept:
-            future: Future[None] = Future()
-            settle(future, self.address.unavailable(mqtt.error_string(info.rc)))
-            return future
-        return self._receipts.expect(info.mid)
+            done(self.address.unavailable(mqtt.error_string(info.rc)))
+            return
+        self._receipts.expect(info.mid, done)
 
     def subscribe(self, topic_filter: str, handler: Handler) -> None:
         """See :class:`Broker`."""
@@ -259,7 +179,9 @@ class PahoBroker:
     def _subscribe_now(self, filters: Sequence[str]) -> None:
         result, mid = self._client.subscribe([(f, 1) for f in filters])
         if result == mqtt.MQTT_ERR_SUCCESS and mid is not None:
-            self._wait(self._receipts.expect(mid), 10.0)
+            future: Future[None] = Future()
+            self._receipts.expect(mid, settled(future))
+            self._wait(future, 10.0)
 
     def unsubscribe(self, topic_filter: str) -> None:
         """See :class:`Broker`."""
@@ -280,14 +202,14 @@ class PahoBroker:
         """See :class:`Broker`."""
         self._closed = True
         self._client.disconnect()
-        self._client.loop_stop()
+        self._loop.stop()
         self._receipts.fail_all(self.address.unavailable("the connection was closed"))
 
     def drop(self) -> None:
         """Cut the link as a failing network does; the connection comes back by itself."""
         link: Any = self._client.socket()
         if link is not None:
-            link.shutdown(2)
+            link.shutdown(socket.SHUT_RDWR)
 
     def _wait(self, future: Future[None], timeout: float) -> None:
         try:
@@ -295,29 +217,24 @@ class PahoBroker:
         except TimeoutError as error:
             raise self.address.unavailable(f"no acknowledgement in {timeout:g} s") from error
 
-    def _properties(self, packet: int, user: Mapping[str, str] | None, correlation: bytes | None) -> Properties | None:
-        if not self.version5 or not (user or correlation):
-            return None
-        properties = Properties(packet)  # type: ignore[no-untyped-call]
-        if user:
-            properties.UserProperty = list(user.items())
-        if correlation:
-            properties.CorrelationData = correlation
-        return properties
+    def _refuses(self, what: str) -> BrokerRefused:
+        return BrokerRefused(f"broker {self.address} refuses {what}")
 
-    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_connect(self, client: mqtt.Client, _data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            self._refuse(self.address.unavailable(f"it says: {reason}"))
+            later = reason.value in _LATER
+            self._refuse(self.address.unavailable(str(reason)) if later else self.address.refused(str(reason)))
             return
-        self._acks.reset()
+        self._largest = getattr(properties, "MaximumPacketSize", None)
+        self._acks.stands(same_session=bool(flags.session_present))
         filters = self._handlers.filters()
         mid = client.subscribe([(f, 1) for f in filters])[1] if filters else None
         if mid is None:
             self._stands(None)
         else:
-            self._receipts.expect(mid).add_done_callback(lambda done: self._stands(done.exception()))
+            self._receipts.expect(mid, self._stands)
 
-    def _stands(self, error: BaseException | None) -> None:
+    def _stands(self, error: Exception | None) -> None:
         """Connected, and the subscriptions are answered: what is published from now on is not missed."""
         if error is not None and not self._first.done():
             self._first.set_exception(error)
@@ -336,29 +253,31 @@ class PahoBroker:
             _log.warning("the broker refused a reconnect", extra={"error": str(error)})
 
     def _on_disconnect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        self._acks.reset()
+        self._acks.lost()
         if not self._first.done():
             self._first.set_exception(self.address.unavailable(f"it closed the connection: {reason}"))
 
-    def _on_message(self, _client: mqtt.Client, _data: Any, incoming: mqtt.MQTTMessage) -> None:
-        ack, forget = self._acks.arrived(incoming.mid) if incoming.qos else (_nothing, _nothing)
-        try:
-            message = _message(incoming)
-        except UnicodeDecodeError:
-            _log.warning("a topic is not UTF-8: its message is dropped")
-            ack()
+    def _take(self, incoming: Incoming, again: bool, retained: bool, qos: int) -> None:
+        topic = incoming.topic.decode("utf-8", "replace")
+        message = Message(
+            topic, incoming.payload, incoming.user, retained, incoming.correlation, incoming.response_topic
+        )
+        if not qos:
+            self._handlers.dispatch(message, _nothing)
             return
-        if not self._handlers.dispatch(message, ack):
-            forget()
+        delivery = self._acks.arrived(incoming.mid, topic, again)
+        if delivery is not None and not self._handlers.dispatch(message, delivery):
+            delivery.forget()
 
     def _on_publish(self, _client: mqtt.Client, _data: Any, mid: int, reason: Any, _properties: Any) -> None:
-        refused = BrokerRefused(f"broker {self.address} refuses the message: {reason}: check its access rules")
-        self._receipts.came(mid, refused if reason.is_failure else None)
+        code = reason if isinstance(reason, int) else reason.value
+        refused = self._refuses(f"the message ({reason_text(code)})") if code >= FAILURE else None
+        self._receipts.came(mid, refused)
 
     def _on_subscribe(self, _client: mqtt.Client, _data: Any, mid: int, reasons: Any, _properties: Any) -> None:
         failed = [str(r) for r in reasons if r.is_failure]
-        refused = BrokerRefused(f"broker {self.address} refuses a subscription: {failed}: check its access rules")
-        self._receipts.came(mid, refused if failed else None)
+        refused = self._refuses(f"a subscription ({', '.join(failed)}): check its access rules") if failed else None
+        self._receipts.came(mid, refused)
 
 
 def _send_at_once(_client: mqtt.Client, _data: Any, sock: Any) -> None:
@@ -370,7 +289,5 @@ def _nothing() -> None:
     """The acknowledgement of a message that needs none."""
 
 
-def _message(incoming: mqtt.MQTTMessage) -> Message:
-    user = dict(getattr(incoming.properties, "UserProperty", None) or [])
-    correlation = getattr(incoming.properties, "CorrelationData", None)
-    return Message(incoming.topic, bytes(incoming.payload), user, bool(incoming.retain), correlation)
+def _never() -> bool:
+    return False

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
 
 from edgeloop.errors import BadInput, EdgeloopError, Unavailable
 
@@ -18,12 +17,16 @@ class BrokerUnavailable(Unavailable):
     """The broker does not answer, or the connection to it is lost."""
 
 
+class UntrustedBroker(BrokerUnavailable):
+    """TLS with the broker failed: one side does not believe the other's certificate."""
+
+
 class BrokerRefused(EdgeloopError):
-    """The broker answered, and refused a publish or a subscription."""
+    """The broker answered, and refused a connection, a publish or a subscription."""
 
 
 class MalformedBrokerUrl(BadInput):
-    """Not ``mqtt://[user:password@]host:port``."""
+    """Not ``mqtt://`` or ``mqtts://[user:password@]host:port``, or a file it names cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,16 @@ class Message:
     retain: bool = False
     correlation: bytes | None = None
     """MQTT 5 correlation data."""
+    response_topic: str | None = None
+    """Where the sender wants its answer (MQTT 5); nothing has checked that it may ask for that."""
 
 
 Ack = Callable[[], None]
-#: Called in the network thread: it must not block. It calls ``ack`` when the work is durable.
+#: Called in the network thread: it must not block. It calls ``ack`` when the work is durable, also if the connection
+#: was lost and came back meanwhile: what it was given once is not given to it again while the process lives.
 Handler = Callable[[Message, Ack], None]
+#: Called once, in any thread, when the broker has acknowledged (None) or will not (the error). It must not block.
+Done = Callable[[Exception | None], None]
 
 
 class Broker(Protocol):
@@ -83,6 +91,20 @@ class Broker(Protocol):
         """Publish; the future is done when the broker has acknowledged, if need be after a reconnect."""
         ...
 
+    def publish_then(
+        self,
+        topic: str,
+        payload: bytes,
+        done: Done,
+        *,
+        retain: bool = False,
+        properties: Mapping[str, str] | None = None,
+        correlation: bytes | None = None,
+        qos: int = 1,
+    ) -> None:
+        """Publish, and call ``done`` as :meth:`publish_nowait`'s future would be: for thousands a second."""
+        ...
+
     def subscribe(self, topic_filter: str, handler: Handler) -> None:
         """Subscribe with QoS 1, now and after every reconnect. Messages no handler matches are acknowledged.
 
@@ -111,37 +133,3 @@ class Broker(Protocol):
     def close(self) -> None:
         """Say goodbye (no will is published) and stop; the session keeps what is unacknowledged."""
         ...
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a broker listens."""
-
-    host: str
-    port: int
-    user: str | None = None
-    password: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
-
-    def unavailable(self, why: str) -> BrokerUnavailable:
-        """The error that names this broker and the next step."""
-        return BrokerUnavailable(f"broker {self} does not answer ({why}): start it, or set EDGELOOP_BROKER")
-
-
-def parse_url(url: str) -> Address:
-    """Read ``mqtt://[user:password@]host:port``; the port defaults to 1883.
-
-    Raises:
-        MalformedBrokerUrl: anything else.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise MalformedBrokerUrl(f"broker URL {url!r}: {error}: write mqtt://[user:password@]host:port") from error
-    if parts.scheme != "mqtt" or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise MalformedBrokerUrl(f"broker URL {url!r} is not one: write mqtt://[user:password@]host:port")
-    user = unquote(parts.username) if parts.username else None
-    return Address(parts.hostname, port or 1883, user, unquote(parts.password) if parts.password else None)

@@ -61,6 +61,7 @@ def plan_stack(
     """The plan of a stack for these settings; the bucket of an S3 store is made if it is missing."""
     import os
 
+    from edgeloop.bootstrap import App
     from edgeloop.clients.objects import ensure_bucket
     from edgeloop.fleet.rings import load_fleet
     from edgeloop.stack.plan import StackPlan
@@ -78,6 +79,7 @@ def plan_stack(
         ports=ports or {},
         free_ports=free_ports,
         store_url=settings.store,
+        root=App(settings).channel.ensure(),
         page=True,
         database=os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL", ""),
     )

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edgeloop.clients.endpoints import Endpoint
+from edgeloop.edge.http.access import TlsFiles
 from edgeloop.errors import BadInput
 from edgeloop.samples.service import Name, line_of
 
@@ -40,8 +42,14 @@ class NodeSettings(BaseModel):
     """``mqtt://[user:password@]host:port`` (``EDGELOOP_BROKER`` stands above it)."""
     http: str | None = "127.0.0.1:8081"
     """Address of the HTTP gateway, or null; port 0 takes a free one, written to ``<state>/http.json``."""
-    insecure_http: bool = False
-    """Allow an address other than loopback although nothing is asked of callers."""
+    access: Path | None = None
+    """Who may ask what (``access.yaml``); needed for any HTTP address but loopback."""
+    tls: TlsFiles | None = None
+    """Certificate and key of the HTTP gateway, and who may sign client certificates."""
+    trust: Path | None = None
+    """Root of the signed channel (``root.json``): without it, nothing that the store says is believed."""
+    download_bytes_per_second: int | None = Field(default=None, ge=1024)
+    """Most bytes a second that releases are fetched with; null is no limit."""
     group: TopicLevel | None = None
     """Shared-subscription name: inputs are divided among the nodes of a group."""
     devices: list[str] = Field(default_factory=lambda: ["+"], min_length=1)
@@ -56,9 +64,13 @@ class NodeSettings(BaseModel):
     segment_bytes: int = Field(default=16 * _MIB, ge=1024)
     """or this size."""
     spool_bytes: int = Field(default=1024 * _MIB, ge=1024)
-    """Over this much waiting for the store, nothing new is captured; answering goes on."""
+    """Over this much waiting for the store, the least valuable samples are dropped; answering goes on."""
     inflight: int = Field(default=32, ge=1, le=1000)
     """Most inputs in work at once."""
+    memory_mb: int | None = Field(default=None, ge=32)
+    """Most resident memory of the node in MiB: a model that would exceed it is refused; null is no limit."""
+    endpoints: dict[Name, Endpoint] = Field(default_factory=dict)
+    """Services whose model runs in a V1 or V2 server beside the node, and where."""
 
 
 def load_node_settings(path: Path, environ: Mapping[str, str] | None = None) -> NodeSettings:
@@ -87,8 +99,11 @@ def load_node_settings(path: Path, environ: Mapping[str, str] | None = None) -> 
 
 def _from_file(value: dict[str, Any], base: Path) -> dict[str, Any]:
     value = dict(value)
-    if isinstance(value.get("state"), str):
-        value["state"] = base / value["state"]
+    for name in ("state", "trust", "access"):
+        if isinstance(value.get(name), str):
+            value[name] = base / value[name]
+    if isinstance(value.get("tls"), dict):
+        value["tls"] = {k: base / v if isinstance(v, str) else v for k, v in value["tls"].items()}
     store = value.get("store")
     if isinstance(store, str) and "://" not in store:
         value["store"] = str(base / store)

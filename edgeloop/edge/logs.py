@@ -1,4 +1,4 @@
-"""Logs as one JSON object per line on stderr. Payloads never appear in them."""
+"""Logs as one JSON object per line on stderr. Payloads never appear in them, and no fault floods them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,29 @@ import sys
 from datetime import UTC, datetime
 
 _PLAIN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+
+#: Of lines that say the same of a service, so many are written in a window of so many seconds.
+_LINES, _SECONDS = 5, 10.0
+
+
+class Repeats(logging.Filter):
+    """Leaves out lines that say the same again and again; the next one that is written says how many, ``left_out``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._windows: dict[tuple[str, str, object], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to write it."""
+        key = (record.name, str(record.msg), getattr(record, "service", None))
+        since, count = self._windows.get(key, (record.created, 0))
+        if not 0 <= record.created - since < _SECONDS:
+            if count > _LINES:
+                record.left_out = count - _LINES
+            since, count = record.created, 0
+        self._windows[key] = (since, count + 1)
+        return count < _LINES
 
 
 class JsonLines(logging.Formatter):
@@ -31,4 +54,5 @@ def start_logging(level: int = logging.INFO) -> None:
     """Send this process's logs to stderr as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
+    handler.addFilter(Repeats())
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 
+from edgeloop.edge.memory import resident_bytes
 from edgeloop.edge.runtime import Runtime
-from edgeloop.edge.spool import Spool
+from edgeloop.edge.spool.spool import Spool
 from edgeloop.edge.stats import BUCKETS, ServiceStats, Stats
 
 
@@ -19,14 +20,14 @@ def exposition(stats: Stats, spool: Spool, runtime: Runtime) -> str:
         *_each(stats, _seconds),
         *_head("edgeloop_captured_total", "counter", "Captured samples by what selected them."),
         *_each(stats, _captured),
-        *_head("edgeloop_spool_bytes", "gauge", "Bytes that wait for the store."),
-        f"edgeloop_spool_bytes {spool.size}",
-        *_head("edgeloop_spool_samples", "gauge", "Records that wait for the store."),
-        f"edgeloop_spool_samples {spool.samples}",
-        *_head("edgeloop_spool_refused_total", "counter", "Records not taken: spool full or disk failed."),
-        f"edgeloop_spool_refused_total {spool.refused}",
-        *_head("edgeloop_spool_corrupt_total", "counter", "Damaged stretches of the spool set aside."),
-        f"edgeloop_spool_corrupt_total {spool.corrupt}",
+        *_head("edgeloop_passed_total", "counter", "Answered inputs that were not chosen, by the reason."),
+        *_each(stats, _passed),
+        *_head("edgeloop_audit_total", "counter", "Audited answers that a device labelled, by whether it agreed."),
+        *_each(stats, _audit),
+        *_head("edgeloop_feedback_refused_total", "counter", "Feedback that was no use."),
+        *_each(stats, _feedback),
+        *_spool(stats, spool),
+        *_memory(),
         *_head("edgeloop_release_info", "gauge", "The release that serves."),
         *_releases(stats, runtime),
     ]
@@ -58,9 +59,47 @@ def _seconds(service: str, stats: ServiceStats) -> Iterator[str]:
 
 
 def _captured(service: str, stats: ServiceStats) -> Iterator[str]:
-    for selected_by in ("audit", "confidence"):
+    for selected_by in sorted({"audit", *stats.captured}):
         count = stats.captured[selected_by]
         yield f'edgeloop_captured_total{{service="{service}",selected_by="{selected_by}"}} {count}'
+
+
+def _passed(service: str, stats: ServiceStats) -> Iterator[str]:
+    for reason, count in sorted(stats.passed.items()):
+        yield f'edgeloop_passed_total{{service="{service}",reason="{reason}"}} {count}'
+
+
+def _audit(service: str, stats: ServiceStats) -> Iterator[str]:
+    agreed = stats.audit["agreed"]
+    for verdict, count in (("true", agreed), ("false", stats.audit["labelled"] - agreed)):
+        yield f'edgeloop_audit_total{{service="{service}",agreed="{verdict}"}} {count}'
+
+
+def _feedback(service: str, stats: ServiceStats) -> Iterator[str]:
+    yield f'edgeloop_feedback_refused_total{{service="{service}"}} {stats.feedback_refused}'
+
+
+def _spool(stats: Stats, spool: Spool) -> Iterator[str]:
+    yield from _head("edgeloop_spool_bytes", "gauge", "Bytes that wait for the store.")
+    yield f"edgeloop_spool_bytes {spool.size}"
+    yield from _head("edgeloop_spool_samples", "gauge", "Records that wait for the store.")
+    yield f"edgeloop_spool_samples {spool.samples}"
+    yield from _head("edgeloop_spool_accepting", "gauge", "1 while captures are taken, 0 while the disk refuses them.")
+    yield f"edgeloop_spool_accepting {int(spool.accepting)}"
+    yield from _head("edgeloop_spool_refused_total", "counter", "Records not taken: spool full or disk failed.")
+    yield f"edgeloop_spool_refused_total {spool.refused}"
+    yield from _head("edgeloop_spool_corrupt_total", "counter", "Damaged stretches of the spool set aside.")
+    yield f"edgeloop_spool_corrupt_total {spool.corrupt}"
+    yield from _head("edgeloop_spool_dropped_total", "counter", "Captured samples dropped for more valuable ones.")
+    for service in stats.services:
+        yield f'edgeloop_spool_dropped_total{{service="{service}"}} {spool.dropped[service]}'
+
+
+def _memory() -> Iterator[str]:
+    resident = resident_bytes()
+    if resident is not None:
+        yield from _head("edgeloop_resident_bytes", "gauge", "Resident memory of the node.")
+        yield f"edgeloop_resident_bytes {resident}"
 
 
 def _releases(stats: Stats, runtime: Runtime) -> Iterator[str]:

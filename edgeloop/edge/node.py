@@ -23,18 +23,25 @@ from typing import TYPE_CHECKING, Any
 from edgeloop.clients import broker as brokers
 from edgeloop.clients.broker import Ack, Broker, Handler, Message
 from edgeloop.clients.objects import ObjectStore, open_store
-from edgeloop.edge.agent import Agent
-from edgeloop.edge.blobs import Blobs
+from edgeloop.edge.clock import NodeClock
 from edgeloop.edge.config import NodeSettings, load_node_settings
 from edgeloop.edge.files import write_durably
 from edgeloop.edge.gateway import Gateway
-from edgeloop.edge.http import Site, bind, make_app
+from edgeloop.edge.http import Site, bind, make_app, new_event_loop, server_config
+from edgeloop.edge.http.access import load_access
 from edgeloop.edge.logs import start_logging
-from edgeloop.edge.mqtt import Intake
+from edgeloop.edge.memory import MemoryBudget
+from edgeloop.edge.mqtt.intake import Intake
+from edgeloop.edge.releases.agent import Agent
+from edgeloop.edge.releases.blobs import Blobs
+from edgeloop.edge.releases.channel import Channel, read_root
+from edgeloop.edge.releases.downloads import Downloads
+from edgeloop.edge.releases.loading import Loader
+from edgeloop.edge.releases.state import StateFile, StateLock
 from edgeloop.edge.reports import Reporter, alive_message
 from edgeloop.edge.runtime import Runtime
-from edgeloop.edge.spool import Limits, Spool
-from edgeloop.edge.state import StateFile, StateLock
+from edgeloop.edge.selection.selector import Selectors
+from edgeloop.edge.spool.spool import Limits, Spool
 from edgeloop.edge.stats import Stats
 from edgeloop.errors import BadInput, EdgeloopError
 from edgeloop.samples.topics import FLUSH, wanted_topic
@@ -67,13 +74,24 @@ class Node:
         )
         self._spool = Spool(settings.state / "spool", limits)
         self._stats = Stats(settings.services)
-        self._runtime = Runtime()
-        blobs = Blobs(settings.state)
-        self._agent = Agent(settings.ring, self._runtime, blobs, self._state, self._stats, changed=self._report_soon)
-        salt = bytes.fromhex(self._state.state.salt)
-        self._gateway = Gateway(settings.node, self._runtime, self._spool, self._stats, salt)
+        self.runtime = Runtime()
+        blobs = Blobs(settings.state, Downloads(settings.download_bytes_per_second))
+        root = read_root(settings.trust) if settings.trust else None
+        channel = Channel(self._open_store, root, settings.state / "channel", settings.ring)
+        loader = Loader(MemoryBudget(settings.memory_mb), settings.endpoints)
+        self._agent = Agent(
+            channel, self.runtime, blobs, self._state, self._stats, loader=loader, changed=self._report_soon
+        )
+        selectors = Selectors(settings.state / "selection", bytes.fromhex(self._state.state.salt))
+        clock = NodeClock()
+        grouped = settings.group is not None
+        self._gateway = Gateway(
+            settings.node, self.runtime, self._spool, self._stats, selectors, clock=clock, grouped=grouped
+        )
         self._intake = Intake(self._gateway, settings.inflight)
-        self._reporter = Reporter(settings.node, settings.ring, self._agent, self._stats, self._spool)
+        self._reporter = Reporter(
+            settings.node, settings.ring, self._agent, self._stats, self._spool, selectors, clock, settings.state
+        )
         self._pool = ThreadPoolExecutor(settings.inflight + 8, "node")
         self._store: ObjectStore | None = None
         self._broker: Broker | None = None
@@ -157,19 +175,31 @@ class Node:
                 """The signals are the node's."""
                 yield
 
-        listener = bind(self.settings.http, self.settings.insecure_http)
+        settings = self.settings
+        access = load_access(settings.access) if settings.access else None
+        site = Site(
+            self._gateway,
+            self.runtime,
+            self._stats,
+            self._spool,
+            self._pool,
+            inflight=settings.inflight,
+            access=access,
+            load=self._agent.load,
+            unload=self._agent.unload,
+        )
+        config = server_config(make_app(site), settings.tls)
+        listener = bind(settings.http or "", access is not None)
+        self._tell_address(listener, "https" if settings.tls else "http")
+        return Server(config), listener
+
+    def _tell_address(self, listener: socket.socket, scheme: str) -> None:
         host, port = listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        place = {"host": host, "port": port, "url": url}
+        place = {"host": host, "port": port, "url": f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"}
         try:
             write_durably(self.settings.state / "http.json", json.dumps(place).encode())
         except OSError as error:  # with a full disk, answering goes on
             _log.error("http.json was not written", extra={"error": str(error)})
-        site = Site(self._gateway, self._runtime, self._stats, self._spool, self._pool)
-        config = uvicorn.Config(
-            make_app(site), log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=3
-        )
-        return Server(config), listener
 
     # --- MQTT
 
@@ -199,6 +229,7 @@ class Node:
             will=alive_message(settings.node, settings.ring, False),
             clean=False,
             receive_maximum=settings.inflight,
+            busy=self._intake.busy,
             subscriptions=handlers,
             on_connect=self._announce,
         )
@@ -235,7 +266,7 @@ class Node:
             await _wait(self._nudges[service], pause * random.uniform(0.8, 1.2))
 
     def _poll(self, service: str) -> None:
-        self._agent.forget_previous()
+        self._agent.look()
         self._agent.poll(service, self._open_store())
 
     async def _upload_loop(self) -> None:
@@ -285,6 +316,7 @@ class Node:
 
     def _leave(self) -> None:
         self._spool.close()
+        self._agent.close()
         if self._broker is None:
             return
         last = [self._reporter.message(name, online=False) for name in self.settings.services]
@@ -328,7 +360,8 @@ def run(settings: NodeSettings) -> None:
         raise
     except EdgeloopError as error:  # a store that is away now may come back
         _log.warning("no store yet", extra={"error": str(error)})
-    asyncio.run(_main(settings))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_main(settings))
 
 
 async def _main(settings: NodeSettings) -> None:

@@ -8,11 +8,17 @@ reports takes a node for offline when this says so. ``at`` in the will is when t
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
+from typing import Any
 
 from edgeloop.clients.broker import Message
-from edgeloop.edge.agent import Agent
-from edgeloop.edge.spool import Spool
-from edgeloop.edge.stats import Stats
+from edgeloop.edge.clock import NodeClock
+from edgeloop.edge.memory import resident_bytes
+from edgeloop.edge.releases.agent import Agent
+from edgeloop.edge.selection.selector import Selectors
+from edgeloop.edge.spool.spool import Spool
+from edgeloop.edge.stats import ServiceStats, Stats
 from edgeloop.samples.records import Report, now
 from edgeloop.samples.topics import alive_topic, report_topic
 
@@ -24,43 +30,78 @@ def alive_message(node: str, ring: int, online: bool) -> Message:
 
 
 class Reporter:
-    """Makes the reports of one node."""
+    """Makes the reports of one node; ``folder`` is on the disk whose free space it tells."""
 
-    def __init__(self, node: str, ring: int, agent: Agent, stats: Stats, spool: Spool) -> None:
+    def __init__(
+        self,
+        node: str,
+        ring: int,
+        agent: Agent,
+        stats: Stats,
+        spool: Spool,
+        selectors: Selectors,
+        clock: NodeClock,
+        folder: Path,
+    ) -> None:
         self._node = node
         self._ring = ring
         self._agent = agent
         self._stats = stats
         self._spool = spool
+        self._selectors = selectors
+        self._clock = clock
+        self._folder = folder
 
     def report(self, service: str, *, online: bool = True) -> Report:
         """The state of ``service`` on this node now."""
         state, error = self._agent.status(service)
         waiting, waiting_bytes = self._spool.counts(service)
         with self._stats.lock:
-            stats = self._stats.services[service]
-            return Report(
-                node=self._node,
-                ring=self._ring,
-                service=service,
-                at=now(),
-                wanted=state.wanted,
-                serving=self._agent.serving(service),
-                previous=state.previous,
-                online=online,
-                answered=stats.outcomes["ok"],
-                failed=stats.failed,
-                captured=stats.captured.total(),
-                spool_samples=waiting,
-                spool_bytes=waiting_bytes,
-                latency_ms_p50=stats.quantile(0.5),
-                latency_ms_p99=stats.quantile(0.99),
-                confidence_histogram=list(stats.histogram),
-                refused=state.refused.release if state.refused else None,
-                last_error=error or (state.refused.error if state.refused else None) or self._spool.last_error,
-            )
+            counted = _counted(self._stats.services[service])
+        if starved := self._selectors.starved(service):
+            counted["audit"]["starved"] = starved
+        return Report(
+            node=self._node,
+            ring=self._ring,
+            service=service,
+            at=now(),
+            wanted=state.wanted,
+            serving=self._agent.serving(service),
+            previous=state.previous,
+            online=online,
+            spool_samples=waiting,
+            spool_bytes=waiting_bytes,
+            dropped=self._spool.dropped[service],
+            accepting=self._spool.accepting,
+            disk_free_bytes=self._free(),
+            memory_bytes=resident_bytes(),
+            clock_jumps=self._clock.jumps,
+            refused=state.refused.release if state.refused else None,
+            last_error=error or (state.refused.error if state.refused else None) or self._spool.last_error,
+            **counted,
+        )
+
+    def _free(self) -> int | None:
+        try:
+            return shutil.disk_usage(self._folder).free
+        except OSError:
+            return None
 
     def message(self, service: str, *, online: bool = True) -> Message:
         """The report as it is published."""
         body = self.report(service, online=online).model_dump_json().encode()
         return Message(report_topic(self._node, service), body, retain=True)
+
+
+def _counted(stats: ServiceStats) -> dict[str, Any]:
+    return {
+        "answered": stats.outcomes["ok"],
+        "failed": stats.failed,
+        "captured": stats.captured.total(),
+        "not_captured": stats.not_captured,
+        "passed": dict(stats.passed),
+        "audit": dict(stats.audit),
+        "latency_ms_p50": stats.quantile(0.5),
+        "latency_ms_p99": stats.quantile(0.99),
+        "confidence_histogram": list(stats.histogram),
+    }

@@ -1,20 +1,28 @@
-"""The models in service: each is replaced between two requests, and a new one is on trial at first."""
+"""The models in service: each is replaced between two requests, and a new one is on trial at first.
+
+A request keeps the release it began with until it is answered, so a switch frees nothing that is in use.
+"""
 
 from __future__ import annotations
 
-import os
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Literal
 
-from edgeloop.clients.models import Answer, Model
-from edgeloop.errors import EdgeloopError
+from edgeloop.clients.lending import Lender, usable_cores
+from edgeloop.clients.models import Answer, Model, ModelUnavailable, RemoteModel
+from edgeloop.errors import EdgeloopError, Unavailable
 from edgeloop.samples.payloads import UndecodablePayload
 from edgeloop.samples.service import NodeConfig
 
 #: A switched-to release is on trial for this many answers; it falls when more than half of them fail.
 TRIAL = 20
+Verdict = Literal["passed", "lost"]
+#: After its trial a release falls when more than half of this many last answers failed.
+WINDOW = 50
 
 
 class NotLoaded(EdgeloopError):
@@ -23,6 +31,10 @@ class NotLoaded(EdgeloopError):
 
 class ModelFailed(EdgeloopError):
     """The model failed on an input that should be fine."""
+
+
+class NoTurn(Unavailable):
+    """An input waited too long for its turn: the models are too slow for what comes, or one hangs."""
 
 
 @dataclass
@@ -34,30 +46,50 @@ class Loaded:
     config: NodeConfig
     model: Model
     answers: int = 0
+    """Answers of the trial,"""
     failures: int = 0
+    """and how many of them failed."""
     on_trial: bool = False
+    lost: bool = False
+    """It failed on most of its inputs; said once."""
+    recent: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW), repr=False)
+    """Whether each of the last answers after the trial failed."""
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def count(self, failed: bool) -> bool:
-        """Count an answer; True once, when the trial is lost."""
+    def count(self, failed: bool) -> Verdict | None:
+        """Count an answer; says once that the trial is passed, or that it is lost or most inputs fail later."""
         with self.lock:
-            if not self.on_trial:
-                return False
-            self.answers += 1
-            self.failures += failed
-            lost = self.failures > TRIAL // 2
-            self.on_trial = not lost and self.answers < TRIAL
-            return lost
+            was_on_trial, was_lost = self.on_trial, self.lost
+            self.lost = self._has_lost(failed) or was_lost
+            if self.lost:
+                return None if was_lost else "lost"
+            return "passed" if was_on_trial and not self.on_trial else None
+
+    def _has_lost(self, failed: bool) -> bool:
+        if not self.on_trial:
+            self.recent.append(failed)
+            return failed and sum(self.recent) > WINDOW // 2
+        self.answers += 1
+        self.failures += failed
+        lost = self.failures > TRIAL // 2
+        self.on_trial = not lost and self.answers < TRIAL
+        return lost
 
 
 class Runtime:
-    """Serves one release per service from a small pool: LiteRT interpreters belong to a thread each."""
+    """Serves one release per service, in the threads that ask: as many at once as there are cores, in their order.
 
-    def __init__(self, threads: int | None = None) -> None:
+    Models on servers beside the node take no turn: they wait for a network, not for a core.
+    """
+
+    def __init__(self, threads: int | None = None, *, wait_seconds: float = 30.0) -> None:
         self._loaded: dict[str, Loaded] = {}
-        self._pool = ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1), "predict")
+        self._turns = Lender(range(threads or usable_cores()))
+        self._wait = wait_seconds
         self.on_lost_trial: Callable[[str, str], None] = lambda service, release: None
-        """Called (service, release digest) in a predicting thread when a release loses its trial."""
+        """Called (service, release digest) in a predicting thread when a release fails on most of its inputs."""
+        self.on_passed_trial: Callable[[str, str], None] = lambda service, release: None
+        """Called (service, release digest) in a predicting thread when a release has passed its trial."""
 
     def loaded(self, service: str) -> Loaded | None:
         """What serves now."""
@@ -69,33 +101,53 @@ class Runtime:
         self._loaded[service] = loaded
         return before
 
+    def unload(self, service: str) -> Loaded | None:
+        """Serve nothing for ``service`` from the next request on; returns what served before."""
+        return self._loaded.pop(service, None)
+
     def predict(self, service: str, payload: bytes) -> tuple[Answer, Loaded]:
-        """Answer with what serves now.
+        """Answer in this thread with what serves now.
 
         Raises:
             NotLoaded: nothing serves yet.
             UndecodablePayload: the payload is no input of this service.
+            ModelUnavailable: the server that has the model is away; no fault of the release.
+            NoTurn: no core came free in time.
             ModelFailed: the model failed.
         """
         loaded = self._loaded.get(service)
         if loaded is None:
             raise NotLoaded(f"service {service} has no release on this node yet: roll one out to its ring")
-        return self._pool.submit(self._predict, loaded, payload).result(), loaded
+        try:
+            with self._turn(loaded.model):
+                answer = self._predict(service, loaded, payload)
+        except TimeoutError as error:
+            raise NoTurn(f"service {service} is busy for {self._wait:g} s: send less, or restart the node") from error
+        return answer, loaded
 
-    def _predict(self, loaded: Loaded, payload: bytes) -> Answer:
+    def _turn(self, model: Model) -> AbstractContextManager[int]:
+        return nullcontext(0) if isinstance(model, RemoteModel) else self._turns.lend(self._wait)
+
+    def _predict(self, service: str, loaded: Loaded, payload: bytes) -> Answer:
         try:
             answer = loaded.model.predict(payload)
-        except UndecodablePayload:
+        except (UndecodablePayload, ModelUnavailable):
             raise
         except Exception as error:
-            if loaded.count(failed=True):
-                self.on_lost_trial(loaded.config.service, loaded.release)
+            self._count(service, loaded, failed=True)
             raise ModelFailed(
                 f"release {loaded.release} failed on an input ({str(error)[:200]}): roll out another"
             ) from error
-        loaded.count(failed=False)
+        self._count(service, loaded, failed=False)
         return answer
 
+    def _count(self, service: str, loaded: Loaded, *, failed: bool) -> None:
+        verdict = loaded.count(failed)
+        if verdict == "lost":
+            self.on_lost_trial(service, loaded.release)
+        elif verdict == "passed":
+            self.on_passed_trial(service, loaded.release)
+
     def close(self) -> None:
-        """Finish what runs and stop."""
-        self._pool.shutdown()
+        """Serve nothing any more; requests that are in a model finish with it."""
+        self._loaded.clear()

@@ -22,6 +22,11 @@ class ServiceStats:
     """By what selected them."""
     not_captured: int = 0
     """Chosen, but the spool did not take them."""
+    passed: Counter[str] = field(default_factory=Counter)
+    """Answered and not chosen, by the reason."""
+    audit: Counter[str] = field(default_factory=Counter)
+    """Audited answers that a device ``labelled``, and those that ``agreed``."""
+    feedback_refused: int = 0
     histogram: list[int] = field(default_factory=lambda: [0] * 10)
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
@@ -72,7 +77,27 @@ class Stats:
             else:
                 stats.not_captured += 1
 
-    def new_release(self, service: str) -> None:
-        """Start the confidence histogram anew."""
+    def passed(self, service: str, reason: str) -> None:
+        """Count one answered input that was not chosen."""
         with self.lock:
-            self.services[service].histogram = [0] * 10
+            self.services[service].passed[reason] += 1
+
+    def audited(self, service: str, *, agreed: bool) -> None:
+        """Count one audited answer that a device labelled."""
+        with self.lock:
+            audit = self.services[service].audit
+            audit["labelled"] += 1
+            audit["agreed"] += agreed
+
+    def feedback_refused(self, service: str) -> None:
+        """Count one feedback message that was no use; one for a service that is not here is nobody's."""
+        with self.lock:
+            if service in self.services:
+                self.services[service].feedback_refused += 1
+
+    def new_release(self, service: str) -> None:
+        """Start the confidence histogram and the audit tally anew."""
+        with self.lock:
+            stats = self.services[service]
+            stats.histogram = [0] * 10
+            stats.audit = Counter()

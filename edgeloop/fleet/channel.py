@@ -1,41 +1,65 @@
-"""The channel: one small record per service and ring says which release its nodes should run.
+"""The channel: signed metadata in the object store says which releases may run and which ring runs which of them.
 
-The record in the object store is the truth; the retained MQTT message beside it only makes nodes look sooner.
+The store is the truth; the retained MQTT message beside it, which is not signed, only makes nodes look sooner. How it
+is signed and written is in ``publisher`` and ``repository``, which take the TUF library and are imported when needed.
 """
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from edgeloop.clients.broker import Broker, BrokerUnavailable
 from edgeloop.clients.objects import ObjectStore
+from edgeloop.errors import EdgeloopError
 from edgeloop.samples.records import canonical
-from edgeloop.samples.releases import Wanted, parse_wanted, wanted_key
+from edgeloop.samples.releases import Wanted
 from edgeloop.samples.topics import wanted_topic
+
+if TYPE_CHECKING:
+    from edgeloop.fleet.publisher import Publisher
 
 _log = logging.getLogger(__name__)
 
 
-def wanted(store: ObjectStore, service: str, ring: int) -> Wanted | None:
-    """The channel record of ``ring``, None before the first release."""
-    key = wanted_key(service, ring)
-    return None if store.size(key) is None else parse_wanted(store.get(key), key)
+class NotApproved(EdgeloopError):
+    """A ring shall run a release that was never approved."""
 
 
-def point_ring(store: ObjectStore, broker: Broker, service: str, ring: int, release: str) -> Wanted:
+class Rings(Protocol):
+    """What a rollout needs of the channel; :class:`~edgeloop.fleet.publisher.Publisher` is one."""
+
+    def wanted(self, service: str, ring: int) -> Wanted | None:
+        """The record of ``ring``, None before the first release."""
+
+    def point(self, service: str, ring: int, release: str) -> tuple[Wanted, bool]:
+        """Let ``ring`` run ``release``; the record, and whether it is new."""
+
+    def refresh(self) -> list[str]:
+        """Sign anew what is about to run out."""
+
+
+def open_channel(store: ObjectStore, keys: Path) -> Publisher:
+    """The channel in ``store``, signed with the keys in the folder ``keys``; nothing is read or made yet."""
+    from edgeloop.fleet.publisher import Publisher
+    from edgeloop.fleet.signing import Keys
+
+    return Publisher(store, Keys(keys))
+
+
+def point_ring(channel: Rings, broker: Broker, service: str, ring: int, release: str) -> Wanted:
     """Make ``release`` the one that ``ring`` should run. Idempotent: pointing again changes and nudges nothing.
 
     Raises:
-        StoreUnavailable: the record could not be written; the ring stays where it was.
+        NotApproved: nobody said that ``release`` may run.
+        StoreUnavailable: the record could not be written; call again.
     """
-    former = wanted(store, service, ring)
-    if former and former.release == release:
-        return former
-    record = Wanted(service=service, ring=ring, release=release, sequence=(former.sequence + 1 if former else 1))
-    data = canonical(record.model_dump(mode="json"))
-    store.put(wanted_key(service, ring), data)
-    try:
-        broker.publish(wanted_topic(service, ring), data, retain=True)
-    except BrokerUnavailable as error:
-        _log.warning("nudge of ring %d lost, nodes will poll: %s", ring, error)
+    record, is_new = channel.point(service, ring, release)
+    if is_new:
+        try:
+            data = canonical(record.model_dump(mode="json"))
+            broker.publish(wanted_topic(service, ring), data, retain=True)
+        except BrokerUnavailable as error:
+            _log.warning("nudge of ring %d lost, nodes will poll: %s", ring, error)
     return record

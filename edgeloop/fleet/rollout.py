@@ -15,9 +15,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from edgeloop.clients.broker import Broker
-from edgeloop.clients.objects import ObjectStore
 from edgeloop.errors import BadInput, EdgeloopError
-from edgeloop.fleet.channel import point_ring, wanted
+from edgeloop.fleet.channel import NotApproved, Rings, point_ring
 from edgeloop.fleet.reports import collect_reports, is_online
 from edgeloop.samples.records import Report, now
 from edgeloop.samples.service import Service
@@ -60,7 +59,7 @@ class Verdict(BaseModel):
     online: int
 
 
-def start(fleet: FleetStore, store: ObjectStore, service: Service, release: str, reason: str) -> bool:
+def start(fleet: FleetStore, channel: Rings, service: Service, release: str, reason: str) -> bool:
     """Begin to roll ``release`` out unless it is under way, done, or was taken back; return whether it began.
 
     The ledger says who promoted it: the gate, or a hand that moved the alias.
@@ -71,16 +70,16 @@ def start(fleet: FleetStore, store: ObjectStore, service: Service, release: str,
     version = fleet.version_of(service.name, release)
     judged = fleet.last_judged(service.name)
     by_gate = judged is not None and judged["verdict"] == "pass" and judged["version"] == version
-    before = _good(store, service, last)
+    before = _good(channel, service, last)
     fleet.start_rollout(service.name, release, before, reason, who="gate" if by_gate else "alias")
     return True
 
 
-def _good(store: ObjectStore, service: Service, last: dict[str, Any] | None) -> str | None:
+def _good(channel: Rings, service: Service, last: dict[str, Any] | None) -> str | None:
     """The release to go back to; one that is still on its way was never judged and is not it."""
     if last and last["state"] == "moving":
         return str(last["former"]) if last["former"] else None
-    former = wanted(store, service.name, service.rings[0])
+    former = channel.wanted(service.name, service.rings[0])
     return former.release if former else None
 
 
@@ -110,14 +109,13 @@ def judge(reports: Sequence[Report], release: str, since_seconds: float) -> Verd
     return verdict("wait", f"{len(switched)} of {len(online)} online nodes serve it")
 
 
-def tick(
-    fleet: FleetStore, store: ObjectStore, broker: Broker, services: Callable[[str], Service]
-) -> list[RolloutStatus]:
-    """Advance every open rollout by at most one ring and say where each stands.
+def tick(fleet: FleetStore, channel: Rings, broker: Broker, services: Callable[[str], Service]) -> list[RolloutStatus]:
+    """Advance every open rollout by at most one ring and say where each stands. Keeps the channel's signatures fresh.
 
     Raises:
         BrokerUnavailable, StoreUnavailable: nothing was decided; the next tick tries again.
     """
+    channel.refresh()
     moving = fleet.open_rollouts()
     if not moving:
         return []
@@ -129,34 +127,39 @@ def tick(
         except BadInput as error:  # one service that cannot be read must not stop the others
             _log.error("rollout of %s waits: %s", row["service"], error)
             continue
-        found.append(_advance(fleet, store, broker, service, row, reports))
+        try:
+            found.append(_advance(fleet, channel, broker, service, row, reports))
+        except NotApproved as error:  # withdrawn on its way: it waits for a word, and says so
+            _log.error("rollout of %s waits: %s", row["service"], error)
+            fleet.update_rollout(row["id"], reason=str(error))
+            found.append(describe_rollout(fleet, row["service"]))
     return found
 
 
 def _advance(
-    fleet: FleetStore, store: ObjectStore, broker: Broker, service: Service, row: dict[str, Any], reports: list[Report]
+    fleet: FleetStore, channel: Rings, broker: Broker, service: Service, row: dict[str, Any], reports: list[Report]
 ) -> RolloutStatus:
     ring = service.rings[min(row["wave"], len(service.rings) - 1)]
-    point_ring(store, broker, service.name, ring, row["digest"])
+    point_ring(channel, broker, service.name, ring, row["digest"])
     mine = [r for r in reports if r.service == service.name and r.ring == ring]
     verdict = judge(mine, row["digest"], (now() - row["wave_since"]).total_seconds())
     if verdict.outcome == "fail":
-        _revert(fleet, store, broker, service, row, verdict.reason)
+        _revert(fleet, channel, broker, service, row, verdict.reason)
     elif verdict.outcome == "pass" and row["wave"] + 1 < len(service.rings):
         fleet.update_rollout(row["id"], wave=row["wave"] + 1, wave_since=now(), reason=f"ring {ring}: {verdict.reason}")
-        point_ring(store, broker, service.name, service.rings[row["wave"] + 1], row["digest"])
+        point_ring(channel, broker, service.name, service.rings[row["wave"] + 1], row["digest"])
     elif verdict.outcome == "pass":
         fleet.update_rollout(row["id"], state="done", reason=f"ring {ring}: {verdict.reason}")
     return describe_rollout(fleet, service.name, verdict)
 
 
 def _revert(
-    fleet: FleetStore, store: ObjectStore, broker: Broker, service: Service, row: dict[str, Any], reason: str
+    fleet: FleetStore, channel: Rings, broker: Broker, service: Service, row: dict[str, Any], reason: str
 ) -> None:
     """Point every ring back at the former release; without one there is nothing to go back to."""
     if row["former"]:
         for ring in service.rings:
-            point_ring(store, broker, service.name, ring, row["former"])
+            point_ring(channel, broker, service.name, ring, row["former"])
     fleet.record(
         service.name,
         "revert",

@@ -1,10 +1,13 @@
 """Score a candidate and the champion on the same locked samples, with the exported models that nodes would run.
 
 The gate sees gate samples only. Test samples are scored beside them for people to read; no decision looks at them.
+Samples that one of the two models cannot answer (their raw input stayed at the node and their features are another
+backbone's) judge neither; they are counted.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,9 +16,10 @@ from pydantic import BaseModel
 
 from edgeloop.clients.models import Backbone, LinearHead, OnnxModel
 from edgeloop.clients.objects import ObjectStore
-from edgeloop.learning.features import features_of
+from edgeloop.learning.features import KnownSpace, features_of
 from edgeloop.learning.gate import Decision, decide, score
-from edgeloop.learning.train import Base, Candidate, old_members, sample_rows
+from edgeloop.learning.pool import old_members, sample_rows, unusable
+from edgeloop.learning.train import Base, Candidate
 from edgeloop.samples.dataset import DatasetVersion, Member, members_of
 from edgeloop.samples.releases import blob_key
 from edgeloop.samples.service import Service
@@ -40,6 +44,8 @@ class Evaluation(BaseModel):
     metric: str
     decision: Decision
     test: TestScore
+    left_out: dict[str, dict[str, int]] = {}
+    """Labelled samples that could not be used, by split (``pool``, ``gate``, ``test``) and reason."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,18 @@ class Predictions:
     truth: NDArray[np.float64]
     candidate: NDArray[np.float64]
     champion: NDArray[np.float64] | None
+    left_out: dict[str, int]
+    """Samples of the split that one of the models cannot answer, by the reason; they are no members."""
 
 
 def predict(
     store: ObjectStore, service: Service, layers: dict[str, str], rows: list[dict[str, Any]]
 ) -> NDArray[np.float64]:
-    """Answers of a packaged model to sample rows: float64 [rows]; the number of the label, or the value."""
+    """Answers of a packaged model to sample rows: float64 [rows]; the number of the label, or the value.
+
+    Raises:
+        MissingFeatures: a row has no raw input, and no features that this model can take.
+    """
     if not rows:
         return np.zeros(0)
     if service.kind == "image-classifier":
@@ -87,16 +99,37 @@ def predict_split(
 ) -> Predictions:
     """Both models' answers on one locked split of a dataset version, by labels of trusted sources."""
     members = members_of(tables, service.name, dataset.tables)
-    chosen = [m for m in members if m.split == split and m.source in service.gate.trust]
+    trusted = [m for m in members if m.split == split and m.source in service.gate.trust]
+    base = candidate.base
+    faults = _unanswerable(store, tables, trusted, [candidate.layers, *([base.layers] if base else [])])
+    chosen = [m for m in trusted if m.sample_id not in faults]
     rows = sample_rows(tables, [m.sample_id for m in chosen])
     ordered = [rows[m.sample_id] for m in chosen]
-    base = candidate.base
     return Predictions(
         members=chosen,
         truth=encode_truth(service, [m.label for m in chosen]),
         candidate=predict(store, service, candidate.layers, ordered),
         champion=predict(store, service, base.layers, ordered) if base else None,
+        left_out=dict(Counter(faults.values())),
     )
+
+
+def _unanswerable(
+    store: ObjectStore, tables: Tables, members: list[Member], models: list[dict[str, str]]
+) -> dict[str, str]:
+    """Why samples cannot be answered by all of ``models`` (layers by role), by sample id."""
+    faults: dict[str, str] = {}
+    for space in dict.fromkeys(_space_of(store, layers) for layers in models):
+        faults |= unusable(store, tables, [m.sample_id for m in members], space)
+    return faults
+
+
+def _space_of(store: ObjectStore, layers: dict[str, str]) -> KnownSpace | None:
+    """The features that a packaged model takes; None where it takes raw inputs only."""
+    if "head" not in layers:
+        return None
+    head = LinearHead.from_bytes(store.get(blob_key(layers["head"])))
+    return KnownSpace(layers["backbone"], len(head.weights))
 
 
 def evaluate(
@@ -115,7 +148,22 @@ def evaluate(
         release_bytes=sum(store.size(blob_key(d)) or 0 for r, d in candidate.layers.items() if r in DEPLOYED),
         seed=candidate.seed,
     )
-    return Evaluation(key=candidate.key, metric=service.metric, decision=decision, test=_test_score(service, test))
+    left_out = {"pool": candidate.left_out, "gate": gate.left_out, "test": test.left_out}
+    return Evaluation(
+        key=candidate.key,
+        metric=service.metric,
+        decision=_explained(decision, gate.left_out),
+        test=_test_score(service, test),
+        left_out={split: reasons for split, reasons in left_out.items() if reasons},
+    )
+
+
+def _explained(decision: Decision, left_out: dict[str, int]) -> Decision:
+    """An inconclusive decision says which labelled samples could not take part."""
+    if decision.verdict != "inconclusive" or not left_out:
+        return decision
+    more = ", ".join(f"{count} with {reason}" for reason, count in sorted(left_out.items()))
+    return decision.model_copy(update={"reason": f"{decision.reason} (left out: {more})"})
 
 
 #: Layers that go to nodes; the others stay in the registry.

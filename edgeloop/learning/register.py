@@ -12,6 +12,7 @@ from edgeloop.learning.logged import LoggedImageModel, LoggedPipeline
 from edgeloop.learning.plots import plot_test
 from edgeloop.learning.train import Candidate
 from edgeloop.samples.dataset import DatasetVersion, example_payloads
+from edgeloop.samples.inputs import drawn_inputs
 from edgeloop.samples.releases import blob_key
 from edgeloop.samples.service import Service
 from edgeloop.samples.table import Tables
@@ -41,7 +42,7 @@ def register(
         (files / "gate.json").write_text(evaluation.model_dump_json(indent=2), encoding="utf-8")
         (files / "dataset.json").write_text(dataset.model_dump_json(indent=2), encoding="utf-8")
         plot_test(service, predict_split(store, tables, service, dataset, candidate, "test"), files / "test.png")
-        example = example_payloads(tables, service.name, dataset, 1)[0]
+        example = (example_payloads(tables, service.name, dataset, 1) or drawn_inputs(service, 1))[0]
         return registry.register(
             _entry(service, dataset, candidate, evaluation, reason),
             _logged(store, service, candidate, example, Path(folder)),
@@ -68,6 +69,7 @@ def _entry(
         "dataset": dataset.id,
         "base_version": candidate.base.version if candidate.base else "none",
         **{f"samples_{k}": v for k, v in candidate.trained_on.items()},
+        "samples_left_out": sum(candidate.left_out.values()),
         **{f"dataset_{k}": v for k, v in dataset.counts.items()},
         **{f"table_{k}": v for k, v in dataset.tables.items()},
     }

@@ -22,22 +22,32 @@ from edgeloop.clients.objects import ObjectStore
 from edgeloop.errors import BadInput
 from edgeloop.learning.features import features_of
 from edgeloop.learning.heads import fit_head
+from edgeloop.learning.pool import draw_lesson, sample_rows
 from edgeloop.learning.tabular import fit_pipeline, to_onnx
-from edgeloop.samples.dataset import DatasetVersion, Member, load_dataset, members_of
+from edgeloop.samples.dataset import DatasetVersion
 from edgeloop.samples.payloads import decode_features, decode_image
 from edgeloop.samples.records import canonical, digest, hexdigest
 from edgeloop.samples.releases import blob_key
 from edgeloop.samples.service import Service
 from edgeloop.samples.table import Tables
 
+__all__ = [
+    "Base",
+    "Candidate",
+    "Mode",
+    "Progress",
+    "candidate_key",
+    "choose_mode",
+    "load_candidate",
+    "put_blob",
+    "round_key",
+    "sample_rows",
+    "train",
+]
 Mode = Literal["auto", "head", "full", "sklearn"]
 Progress = Callable[[str], None]
 #: What every version of a service must be told apart by; a change of the trainer's own code changes it too.
 _RECIPE = 1
-
-
-class NothingToLearn(BadInput):
-    """A dataset version has no labelled pool samples."""
 
 
 class Base(BaseModel):
@@ -62,6 +72,8 @@ class Candidate(BaseModel):
     """Blob digest by role: ``backbone`` and ``head``, or ``model`` and ``pipeline``; ``keras`` after ``full``."""
     trained_on: dict[str, int]
     """Samples used: ``new`` since the champion's dataset, ``replay`` from it."""
+    left_out: dict[str, int] = {}
+    """Pool samples that this model could not learn from, by the reason."""
     seconds: float
 
 
@@ -115,7 +127,7 @@ def train(
     """Make the candidate for ``dataset``, or return it if it was made already.
 
     Raises:
-        NothingToLearn: the dataset has no labelled pool samples.
+        NothingToLearn: the dataset has no labelled pool samples that this mode can use.
         TrainingFailed: the training process of ``mode: full`` died.
     """
     key = round_key(service, dataset.id, base, mode, seed)
@@ -123,14 +135,17 @@ def train(
     if made:
         return made
     started = time.monotonic()
-    chosen, counts = _training_members(store, tables, service, dataset, base, seed)
-    rows = sample_rows(tables, [m.sample_id for m in chosen])
-    truth = [m.label for m in chosen]
-    ordered = [rows[m.sample_id] for m in chosen]
+    backbone = _frozen_backbone(store, service, base) if mode == "head" else None
+    lesson = draw_lesson(store, tables, service, dataset, base.dataset if base else None, backbone, seed)
+    for reason, count in lesson.left_out.items():
+        progress(f"{count} pool samples are left out: {reason}")
+    rows = sample_rows(tables, [m.sample_id for m in lesson.members])
+    truth = [m.label for m in lesson.members]
+    ordered = [rows[m.sample_id] for m in lesson.members]
     if mode == "sklearn":
         layers = _fit_tabular(store, service, ordered, truth, seed)
     else:
-        layers = _fit_image(store, service, ordered, truth, base, mode, seed, progress)
+        layers = _fit_image(store, service, ordered, truth, base, backbone, seed, progress)
     candidate = Candidate(
         key=key,
         service=service.name,
@@ -139,39 +154,12 @@ def train(
         base=base,
         seed=seed,
         layers=layers,
-        trained_on=counts,
+        trained_on=lesson.counts,
+        left_out=lesson.left_out,
         seconds=time.monotonic() - started,
     )
     store.create(candidate_key(service.name, key), canonical(candidate.model_dump(mode="json")))
     return candidate
-
-
-def _training_members(
-    store: ObjectStore, tables: Tables, service: Service, dataset: DatasetVersion, base: Base | None, seed: int
-) -> tuple[list[Member], dict[str, int]]:
-    """All new pool samples, and a uniform draw of the champion's (replay)."""
-    pool = [m for m in members_of(tables, service.name, dataset.tables) if m.split == "pool"]
-    if not pool:
-        raise NothingToLearn(f"dataset {dataset.id} of {service.name} has no labelled pool samples: label some first")
-    old = set() if base is None else old_members(store, tables, service.name, base.dataset)
-    new = [m for m in pool if m.sample_id not in old]
-    earlier = [m for m in pool if m.sample_id in old]
-    if len(earlier) > service.trainer.replay:
-        draw = np.random.default_rng(seed).choice(len(earlier), size=service.trainer.replay, replace=False)
-        earlier = [earlier[i] for i in sorted(draw)]
-    return earlier + new, {"new": len(new), "replay": len(earlier)}
-
-
-def old_members(store: ObjectStore, tables: Tables, service: str, dataset: str) -> set[str]:
-    """Sample ids of an earlier dataset version."""
-    return {m.sample_id for m in members_of(tables, service, load_dataset(store, service, dataset).tables)}
-
-
-def sample_rows(tables: Tables, ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Rows of the samples table by id, with payload and embedding."""
-    wanted = set(ids)
-    columns = ["sample_id", "payload", "embedding", "backbone_digest", "selected_by", "captured_at"]
-    return {r["sample_id"]: r for r in tables.read("samples", columns) if r["sample_id"] in wanted}
 
 
 def put_blob(store: ObjectStore, data: bytes) -> str:
@@ -200,18 +188,16 @@ def _fit_image(
     rows: list[dict[str, Any]],
     truth: list[str],
     base: Base | None,
-    mode: str,
+    backbone: Backbone | None,
     seed: int,
     progress: Progress,
 ) -> dict[str, str]:
+    """Fit a head on ``backbone``, or on one that is trained on these very rows first."""
     layers: dict[str, str] = {}
-    if mode == "full":
+    if backbone is None:
         layers = _train_backbone(store, service, rows, truth, base, seed, progress)
-    elif base is not None:
-        layers["backbone"] = base.layers["backbone"]
-    else:
-        layers["backbone"] = put_blob(store, _named_backbone(service))
-    backbone = Backbone(store.get(blob_key(layers["backbone"])), layers["backbone"])
+        backbone = Backbone(store.get(blob_key(layers["backbone"])), layers["backbone"])
+    layers["backbone"] = backbone.digest
     progress(f"features of {len(rows)} samples")
     features = features_of(store, backbone, rows, lambda done, of: progress(f"features {done}/{of}"))
     progress(f"head on {len(rows)} samples")
@@ -219,10 +205,14 @@ def _fit_image(
     return {**layers, "head": put_blob(store, head.to_bytes())}
 
 
-def _named_backbone(service: Service) -> bytes:
+def _frozen_backbone(store: ObjectStore, service: Service, base: Base | None) -> Backbone:
+    """The champion's backbone, else the file that ``trainer.backbone`` names."""
+    if base is not None:
+        return Backbone(store.get(blob_key(base.layers["backbone"])), base.layers["backbone"])
     path = Path(str(service.trainer.backbone)).expanduser()
-    read_backbone(path)
-    return path.read_bytes()
+    backbone = read_backbone(path)
+    put_blob(store, path.read_bytes())
+    return backbone
 
 
 def _train_backbone(

@@ -18,7 +18,7 @@ from edgeloop.samples.received import ForeignSegment, read_segment
 from edgeloop.samples.records import Label, Quarantined, Record, Sample, digest, now
 from edgeloop.samples.segments import segment_key, to_row
 from edgeloop.samples.service import Service
-from edgeloop.samples.table import Tables
+from edgeloop.samples.table import Tables, compact, one_of
 
 #: Segments are merged in batches of at most this many bytes, which bounds memory.
 BATCH_BYTES = 64_000_000
@@ -34,6 +34,9 @@ class Ingested(BaseModel):
     duplicates: int = 0
     """Rows that were there already."""
     labels: int = 0
+    """New rows in the labels table."""
+    unmatched: int = 0
+    """Labels received for samples that are not here: kept, and used if the sample ever comes."""
     rejected: int = 0
     """Records set aside because they do not parse or carry an impossible label."""
     foreign: dict[str, str] = {}
@@ -59,6 +62,8 @@ def ingest(store: ObjectStore, tables: Tables, service: Service) -> Ingested:
     total = Ingested(service=service.name)
     for infos in _batches(store, service.name):
         _merge(store, tables, _read(store, service, infos), total)
+    if total.segments:
+        compact(tables)
     return total
 
 
@@ -96,7 +101,7 @@ def _read(store: ObjectStore, service: Service, infos: Sequence[ObjectInfo]) -> 
                 faulty: list[tuple[Record, str]] = [(s, fault) for s, fault in reasons if fault]
             else:
                 labels, bad = read_segment(data, Label)
-                judged = [(x, service.label_fault(x.label)) for x in labels]
+                judged = [(x, _label_fault(x, service)) for x in labels]
                 batch.labels += [x for x, fault in judged if fault is None]
                 faulty = [(x, fault) for x, fault in judged if fault]
         except ForeignSegment as error:
@@ -113,6 +118,7 @@ def _merge(store: ObjectStore, tables: Tables, batch: _Batch, total: Ingested) -
     total.samples += added
     total.duplicates += len(batch.samples) - added
     total.labels += tables.merge("labels", [to_row(x) for x in batch.labels], Label)
+    total.unmatched += _unmatched(tables, batch.labels)
     foreign = [(key, f"quarantine/{key}", why) for key, why in batch.foreign]
     set_aside = [quarantined({"object": target}, why, "segment", key) for key, target, why in foreign]
     tables.merge("quarantine", [to_row(q) for q in batch.rejected + set_aside], Quarantined)
@@ -123,6 +129,20 @@ def _merge(store: ObjectStore, tables: Tables, batch: _Batch, total: Ingested) -
     for key in batch.keys:
         store.move(key, f"archive/{key}")
     total.segments += len(batch.keys)
+
+
+def _unmatched(tables: Tables, labels: list[Label]) -> int:
+    """How many labels are about samples that were not captured, or not yet delivered."""
+    names = {x.sample_id for x in labels}
+    rows = tables.read("samples", ["sample_id"], where=one_of("sample_id", names)) if names else []
+    known = {r["sample_id"] for r in rows}
+    return sum(x.sample_id not in known for x in labels)
+
+
+def _label_fault(label: Label, service: Service) -> str | None:
+    if label.service != service.name:
+        return f"label is of service {label.service}, not {service.name}"
+    return service.label_fault(label.label)
 
 
 def _sample_fault(sample: Sample, service: Service) -> str | None:

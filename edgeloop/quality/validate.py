@@ -1,5 +1,6 @@
 """The recorded verdict on every sample: Great Expectations once per batch, the payload's own decoder once per row.
 
+Of a sample whose raw input stayed at the node, the features are checked instead, and no rule about the picture applies.
 Samples that fail are not deleted: they get a verdict and a quarantine record with the reason, and training reads
 accepted samples only.
 """
@@ -14,13 +15,16 @@ import numpy as np
 import yaml
 from pydantic import BaseModel
 
+from edgeloop.clients.objects import ObjectStore
 from edgeloop.errors import BadInput
 from edgeloop.quality.ingest import quarantined
+from edgeloop.quality.withheld import Backbones, digest_fault, withheld_fault
+from edgeloop.samples.inputs import PAYLOAD_DIGEST, extras, input_digest, is_withheld
 from edgeloop.samples.payloads import UndecodablePayload, decode_features, decode_image
 from edgeloop.samples.records import Quarantined, Verdict, now
 from edgeloop.samples.segments import to_row
 from edgeloop.samples.service import Expectation, Service
-from edgeloop.samples.table import Tables
+from edgeloop.samples.table import Tables, one_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,22 +56,27 @@ class Validated(BaseModel):
     """Quarantined rows by reason."""
 
 
-def validate(tables: Tables, service: Service, suite: list[Expectation]) -> Validated:
+def validate(tables: Tables, service: Service, suite: list[Expectation], store: ObjectStore | None = None) -> Validated:
     """Judge the samples that have no verdict yet. Running it again judges nothing twice.
+
+    Args:
+        tables: of the service.
+        service: that the samples belong to.
+        suite: expectations of the service, see :func:`suite_of`.
+        store: knows the backbones whose embeddings may be learned from; without it their names go unchecked.
 
     Raises:
         MalformedSuite: Great Expectations does not know an expectation or its arguments.
-        TableUnavailable: the tables do not answer.
+        TableUnavailable, StoreUnavailable: the tables or the store do not answer.
     """
-    judged = {row["sample_id"] for row in tables.read("verdicts", ["sample_id"])}
-    pending = [row for row in tables.read("samples") if row["sample_id"] not in judged]
+    pending = _pending(tables)
     result = Validated(service=service.name, checked=len(pending))
     if not pending:
         return result
-    faults = _payload_faults(pending, service)
-    decoded = [row for row in pending if row["sample_id"] not in faults]
-    if decoded:
-        result.checks, failed = run_suite(_frame(decoded, service), suite)
+    faults = _input_faults(pending, service, Backbones(store) if store else None)
+    sound = [row for row in pending if row["sample_id"] not in faults]
+    if sound:
+        result.checks, failed = _run_on(sound, service, suite)
         faults |= failed
     _record(tables, pending, faults)
     result.quarantined = len(faults)
@@ -75,6 +84,13 @@ def validate(tables: Tables, service: Service, suite: list[Expectation]) -> Vali
     for reason in faults.values():
         result.reasons[reason] = result.reasons.get(reason, 0) + 1
     return result
+
+
+def _pending(tables: Tables) -> list[dict[str, Any]]:
+    """Whole rows of the samples that have no verdict."""
+    judged = {row["sample_id"] for row in tables.read("verdicts", ["sample_id"])}
+    names = [r["sample_id"] for r in tables.read("samples", ["sample_id"]) if r["sample_id"] not in judged]
+    return tables.read("samples", where=one_of("sample_id", names)) if names else []
 
 
 def _record(tables: Tables, pending: list[dict[str, Any]], faults: dict[str, str]) -> None:
@@ -99,20 +115,59 @@ def _record(tables: Tables, pending: list[dict[str, Any]], faults: dict[str, str
     tables.merge("verdicts", [to_row(v) for v in verdicts], Verdict)
 
 
-def _payload_faults(rows: list[dict[str, Any]], service: Service) -> dict[str, str]:
+def _input_faults(rows: list[dict[str, Any]], service: Service, backbones: Backbones | None) -> dict[str, str]:
     faults: dict[str, str] = {}
     for row in rows:
         try:
-            row["_decoded"] = _decode(row["payload"], service)
+            fault = _input_fault(row, service, backbones)
         except UndecodablePayload as error:
-            faults[row["sample_id"]] = str(error)
+            fault = str(error)
+        if fault:
+            faults[row["sample_id"]] = fault
     return faults
+
+
+def _input_fault(row: dict[str, Any], service: Service, backbones: Backbones | None) -> str | None:
+    """Why the input of a row cannot be used; what can be decoded is left in ``_decoded``."""
+    if is_withheld(row):
+        return withheld_fault(row, service, backbones)
+    row["_decoded"] = _decode(row["payload"], service)
+    return digest_fault(row, input_digest(row)) if PAYLOAD_DIGEST in extras(row) else None
 
 
 def _decode(payload: bytes, service: Service) -> Any:
     if service.image:
         return decode_image(payload, service.image.size)
     return decode_features(payload, service.feature_names)
+
+
+def _run_on(
+    rows: list[dict[str, Any]], service: Service, suite: list[Expectation]
+) -> tuple[list[Check], dict[str, str]]:
+    """Run rules about pictures on the rows that have one, and all others on all rows; checks in the suite's order."""
+    seen = [row for row in rows if "_decoded" in row]
+    if len(seen) == len(rows):
+        return run_suite(_frame(rows, service), suite)
+    about = [_columns_of(rule) & PICTURE_COLUMNS for rule in suite]
+    groups = [(rows, [i for i, hit in enumerate(about) if not hit])]
+    groups += [(seen, [i for i, hit in enumerate(about) if hit])] if seen else []
+    found: dict[int, Check] = {}
+    failed: dict[str, str] = {}
+    for part, numbers in groups:
+        checks, failing = run_suite(_frame(part, service), [suite[i] for i in numbers])
+        found |= dict(zip(numbers, checks, strict=True))
+        failed |= failing
+    return [found[i] for i in sorted(found)], failed
+
+
+#: Columns of the frame that are made from the picture itself.
+PICTURE_COLUMNS = frozenset({"brightness", "contrast", "payload_bytes"})
+
+
+def _columns_of(rule: Expectation) -> set[str]:
+    """The columns that an expectation may name: every text among its arguments."""
+    values = [v if isinstance(v, list) else [v] for v in rule.kwargs.values()]
+    return {text for value in values for text in value if isinstance(text, str)}
 
 
 def _frame(rows: list[dict[str, Any]], service: Service) -> pd.DataFrame:
@@ -122,8 +177,9 @@ def _frame(rows: list[dict[str, Any]], service: Service) -> pd.DataFrame:
     plain = ("sample_id", "device", "node", "prediction", "confidence", "selection_probability")
     frame = pd.DataFrame([{k: row[k] for k in plain} for row in rows])
     if service.image:
-        frame["brightness"] = [float(np.mean(row["_decoded"])) for row in rows]
-        frame["contrast"] = [float(np.std(row["_decoded"])) for row in rows]
+        pictures = [row.get("_decoded") for row in rows]
+        frame["brightness"] = [np.nan if p is None else float(np.mean(p)) for p in pictures]
+        frame["contrast"] = [np.nan if p is None else float(np.std(p)) for p in pictures]
         frame["payload_bytes"] = [len(row["payload"]) for row in rows]
         return frame
     values = np.stack([row["_decoded"] for row in rows]).astype(float)

@@ -14,6 +14,7 @@ from edgeloop.clients.objects import ObjectStore
 from edgeloop.clients.registry import ModelRegistry, ModelVersion
 from edgeloop.errors import EdgeloopError
 from edgeloop.samples.dataset import example_payloads, load_dataset
+from edgeloop.samples.inputs import drawn_inputs
 from edgeloop.samples.records import canonical, digest
 from edgeloop.samples.releases import Layer, Release, Role, blob_key, release_key
 from edgeloop.samples.service import Service
@@ -55,7 +56,7 @@ def release_champion(
         store,
         service,
         version,
-        example_payloads(tables, service.name, dataset, PROBES),
+        example_payloads(tables, service.name, dataset, PROBES) or drawn_inputs(service, PROBES),
         {"verdict": judged["verdict"], "reason": judged["reason"]} if judged else {},
     )
     fleet.add_release(service.name, version.version, release.digest)

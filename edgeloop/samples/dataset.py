@@ -17,7 +17,7 @@ from edgeloop.errors import EdgeloopError
 from edgeloop.samples.records import LABEL_STRENGTH, Hold, canonical, digest, hexdigest
 from edgeloop.samples.segments import to_row
 from edgeloop.samples.splits import Split, split_of
-from edgeloop.samples.table import Tables
+from edgeloop.samples.table import Tables, not_empty, one_of
 
 TABLES = ("samples", "labels", "verdicts", "holds")
 
@@ -157,7 +157,12 @@ def hold_labels(tables: Tables, members: list[Member], reason: str) -> int:
 
 
 def example_payloads(tables: Tables, service: str, dataset: DatasetVersion, count: int) -> list[bytes]:
-    """Payloads of the first ``count`` samples of a dataset version by id: always the same ones."""
-    chosen = [m.sample_id for m in members_of(tables, service, dataset.tables)[:count]]
-    rows = {r["sample_id"]: r["payload"] for r in tables.read("samples", ["sample_id", "payload"])}
-    return [rows[name] for name in chosen]
+    """Raw inputs of the first ``count`` samples of a dataset version, by id, that have one: always the same ones.
+
+    There are fewer where most samples came without their raw input, and none where all did.
+    """
+    raw = {r["sample_id"] for r in tables.read("samples", ["sample_id"], where=not_empty("payload"))}
+    chosen = [m.sample_id for m in members_of(tables, service, dataset.tables) if m.sample_id in raw][:count]
+    rows = tables.read("samples", ["sample_id", "payload"], where=one_of("sample_id", chosen))
+    payloads = {r["sample_id"]: r["payload"] for r in rows}
+    return [payloads[name] for name in chosen]

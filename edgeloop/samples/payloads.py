@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeloop.errors import BadInput
+from edgeloop.samples.image_headers import (
+    JPEG_SIGNATURE,
+    PNG_SIGNATURE,
+    Header,
+    MalformedImage,
+    read_jpeg,
+    read_png,
+)
 from edgeloop.samples.records import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from PIL import Image, ImageFile
 
-#: Above this many pixels an image is refused before it is decoded (a decompression bomb).
-MAX_PIXELS = 50_000_000
+#: A JPEG of more pixels is refused before it is decoded. It is decoded at a fraction of its size, in little memory.
+MAX_PIXELS = 25_000_000
+#: The limit of what must be decoded at full size, PNG and progressive JPEG: 4096 x 3072. Decoding takes up to eight
+#: bytes a pixel, here 100 MB for a moment.
+MAX_WHOLE_PIXELS = 4096 * 3072
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -29,31 +40,61 @@ class UndecodablePayload(BadInput):
 def decode_image(payload: bytes, size: int, channels: int = 3) -> NDArray[np.uint8]:
     """Decode JPEG/PNG bytes to a uint8 array of shape [size, size, channels].
 
-    The longer side is not cropped: the image is resized to the square that the model takes.
+    The longer side is not cropped: the image is resized to the square that the model takes. CMYK becomes RGB, 16 bits
+    become the upper 8, transparency is left out, and an EXIF orientation is not applied: pixels are as they are stored.
 
     Raises:
-        UndecodablePayload: the bytes are no JPEG or PNG, are truncated, or are too large to decode safely.
+        UndecodablePayload: the bytes are no JPEG or PNG, are truncated or damaged, are animated, have no pixels, or
+            are too large to decode safely (:data:`MAX_PIXELS`, :data:`MAX_WHOLE_PIXELS`).
     """
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(payload), formats=("JPEG", "PNG")) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UndecodablePayload(
-                        f"image of {image.width}x{image.height} pixels is over {MAX_PIXELS}: send a smaller one"
-                    )
-                image.draft("RGB", (size, size))
-                mode = "RGB" if channels == 3 else "L"
-                resized = image.convert(mode).resize((size, size), Image.Resampling.BILINEAR)
+        image = _opened(payload)
+        image.draft("RGB", (size, size))
+        shown = _in_mode("RGB" if channels == 3 else "L", image)
+        resized = shown.resize((size, size), Image.Resampling.BILINEAR)
     except UndecodablePayload:
         raise
-    except Exception as error:
+    except Exception as error:  # Pillow's decoders raise many classes on damaged files
+        said = " ".join(str(error).split())[:200]
         raise UndecodablePayload(
-            f"payload of {len(payload)} bytes is not a JPEG or PNG image ({error}): send one whole image"
+            f"payload of {len(payload)} bytes is not a JPEG or PNG image ({said}): send one whole still image"
         ) from error
     return np.asarray(resized, dtype=np.uint8).reshape(size, size, channels)
+
+
+def _opened(payload: bytes) -> ImageFile.ImageFile:
+    """The image, not yet decoded. Not by Image.open: that warns of bombs, and warnings belong to all threads."""
+    if payload.startswith(JPEG_SIGNATURE):
+        from PIL.JpegImagePlugin import JpegImageFile
+
+        _check_size(read_jpeg(payload))
+        return JpegImageFile(io.BytesIO(payload))
+    if payload.startswith(PNG_SIGNATURE):
+        from PIL.PngImagePlugin import PngImageFile
+
+        header, lean = read_png(payload)
+        _check_size(header)
+        return PngImageFile(io.BytesIO(lean))
+    raise MalformedImage("it begins as neither does" if payload else "it is empty")
+
+
+def _check_size(header: Header) -> None:
+    width, height, limit = header.width, header.height, MAX_PIXELS if header.by_rows else MAX_WHOLE_PIXELS
+    if not width or not height:
+        raise UndecodablePayload(f"image of {width}x{height} pixels shows nothing: send one with pixels")
+    if width * height > limit:
+        raise UndecodablePayload(f"image of {width}x{height} pixels is over {limit}: send a smaller one")
+
+
+def _in_mode(mode: str, image: Image.Image) -> Image.Image:
+    """The image in ``mode``; of 16 bits the upper eight, as with colours. Pillow would clip them."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    return image if image.mode == mode else image.convert(mode)  # which would copy it
 
 
 def encode_features(values: Sequence[float]) -> bytes:

@@ -50,10 +50,9 @@ def read_segment(data: bytes, model: type[R]) -> tuple[list[R], list[tuple[dict[
 
 
 def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """All fields of a record; what came as ``extra`` never stands in for a column."""
     fields = {k: v for k, v in row.items() if k != "extra"}
-    if row.get("extra"):
-        fields |= json.loads(row["extra"])
-    return fields
+    return json.loads(row["extra"]) | fields if row.get("extra") else fields
 
 
 def _one_line(error: BaseException) -> str:

@@ -104,6 +104,23 @@ class Report(Record):
     latency_ms_p99: float | None = None
     confidence_histogram: list[int] = Field(default_factory=list)
     """Counts in ten equal bins of [0, 1] since the serving release was loaded."""
+    not_captured: int = 0
+    """Chosen samples that the spool did not take: full, or its disk failed."""
+    dropped: int = 0
+    """Captured samples that a full spool dropped for more valuable ones."""
+    passed: dict[str, int] = Field(default_factory=dict)
+    """Answered inputs that were not chosen, by the reason."""
+    audit: dict[str, int] = Field(default_factory=dict)
+    """Audited answers that a device labelled (``labelled``), how many of them agreed (``agreed``), and audit draws
+    that the byte budget had no room for (``starved``)."""
+    accepting: bool = True
+    """Whether the spool takes captures now."""
+    disk_free_bytes: int | None = None
+    """Free on the disk of the node's state."""
+    memory_bytes: int | None = None
+    """Resident memory of the node."""
+    clock_jumps: int = 0
+    """How often the node's wall clock jumped since it started."""
     refused: str | None = None
     """Digest of a wanted release that this node tried and gave up, if any."""
     last_error: str | None = None
@@ -111,8 +128,13 @@ class Report(Record):
 
 def sample_id(service: str, device: str, captured_at: datetime, payload: bytes) -> str:
     """Name a sample by service, device, capture time and payload: the same capture always has the same name."""
+    return sample_name(service, device, captured_at, digest(payload))
+
+
+def sample_name(service: str, device: str, captured_at: datetime, payload_digest: str) -> str:
+    """:func:`sample_id` for whoever has the payload's digest already, or has nothing else."""
     at = int(captured_at.timestamp() * 1_000_000)
-    head = f"{service}\n{device}\n{at}\n{digest(payload)}".encode()
+    head = f"{service}\n{device}\n{at}\n{payload_digest}".encode()
     return hashlib.sha256(head).hexdigest()
 
 

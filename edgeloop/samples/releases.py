@@ -82,8 +82,23 @@ def release_key(service: str, name: str) -> str:
 
 
 def wanted_key(service: str, ring: int) -> str:
-    """Object key of the channel record of ``ring``."""
+    """Object key of the unsigned channel record that edgeloop wrote before the channel was signed."""
     return f"channel/{service}/ring-{ring}.json"
+
+
+def metadata_key(name: str) -> str:
+    """Object key of a metadata file of the signed channel: ``timestamp.json``, ``<version>.<role>.json``."""
+    return f"channel/{name}"
+
+
+def wanted_target(service: str, ring: int) -> str:
+    """Target path of the record of ``ring``, signed by ``rings-<service>``."""
+    return f"rings/{service}/ring-{ring}.json"
+
+
+def wanted_object(service: str, ring: int, name: str) -> str:
+    """Object key of the record of ``ring`` with the digest ``name``; its content never changes."""
+    return f"channel/targets/rings/{service}/{hexdigest(name)}.ring-{ring}.json"
 
 
 def parse_release(data: bytes, name: str) -> Release:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from edgeloop.errors import BadInput
 from edgeloop.samples.records import LabelSource
+from edgeloop.samples.selection import Selection as Selection  # noqa: PLC0414 (others know it from here)
 
 SERVICE_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
@@ -47,15 +48,6 @@ class Feature(_Strict):
     name: str
     min: float | None = None
     max: float | None = None
-
-
-class Selection(_Strict):
-    """Which samples are worth sending: the unsure ones, plus a uniform audit share drawn before them."""
-
-    audit: float = Field(default=0.05, gt=0, le=1)
-    """Share of all inputs sent regardless of confidence."""
-    confidence_below: float | None = Field(default=None, ge=0, le=1)
-    """Send every input whose confidence is under this; null sends the audit share only."""
 
 
 class Head(_Strict):
@@ -145,6 +137,12 @@ class Service(_Strict):
     gate: Gate = Gate()
     rings: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0, 1], min_length=1)
     """Rings in the order in which they get a release; a ring that is not named gets none."""
+
+    @field_validator("selection")
+    @classmethod
+    def _selection_fits(cls, selection: Selection, info: ValidationInfo) -> Selection:
+        kind = info.data.get("kind")
+        return selection.check_kind(kind) if kind else selection
 
     @model_validator(mode="after")
     def _kind_fits(self) -> Service:

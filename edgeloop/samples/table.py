@@ -1,22 +1,27 @@
 """The Delta tables of a service, written only by insert-only merges on a key.
 
-A record that is delivered twice changes nothing, rows are never rewritten, and every version of a table can be read
-again. Five tables: ``samples``, ``labels``, ``verdicts`` (one per checked sample), ``quarantine`` (what was set aside,
-with the reason) and ``holds`` (labels that a refused candidate was trained on).
+A record that is delivered twice changes nothing, rows are never changed, and every version of a table can be read
+again, however old: neither its log nor a file that compaction replaced is ever deleted. Five tables: ``samples``,
+``labels``, ``verdicts`` (one per checked sample), ``quarantine`` (what was set aside, with the reason) and ``holds``
+(labels that a refused candidate was trained on).
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgeloop.errors import Unavailable
+from edgeloop.errors import EdgeloopError, Unavailable
 from edgeloop.samples.segments import TYPES, columns_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.compute as pc
+    from deltalake import DeltaTable
 
     from edgeloop.samples.records import Record
 
@@ -28,10 +33,21 @@ KEYS: dict[str, tuple[str, ...]] = {
     "holds": ("sample_id", "source", "at", "label"),
 }
 _ATTEMPTS = 8
+#: Delta forgets versions after a month otherwise, and with them the dataset versions that are reads of them.
+_KEEP_HISTORY = {"delta.enableExpiredLogCleanup": "false"}
+#: Compaction waits for this many files under the size that it aims at.
+COMPACT_FILES = 64
+_COMPACT_BYTES = 128_000_000
+#: Rows that are looked at together when a read is filtered: a hundred megabytes of photos.
+_BATCH_ROWS = 4096
 
 
 class TableUnavailable(Unavailable):
     """A table could not be read or written after several attempts."""
+
+
+class LostVersion(EdgeloopError):
+    """A version of a table that something refers to cannot be read any more."""
 
 
 class Location(Protocol):
@@ -65,6 +81,30 @@ def arrow_schema(model: type[Record]) -> pa.Schema:
     return pa.schema([pa.field(n, types.get(TYPES.get(n, ""), pa.string())) for n in columns_of(model)])
 
 
+@dataclass(frozen=True)
+class Where:
+    """Which rows to read: what holds of one column."""
+
+    column: str
+    holds: pc.Expression
+
+
+def one_of(column: str, values: Collection[str]) -> Where:
+    """Rows whose ``column`` is one of ``values``."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return Where(column, pc.field(column).isin(pa.array(list(values), type=pa.string())))
+
+
+def not_empty(column: str) -> Where:
+    """Rows whose binary ``column`` holds at least one byte."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return Where(column, pc.field(column) != pa.scalar(b"", type=pa.binary()))
+
+
 class Tables:
     """The tables of one service. Holds no connection and no state."""
 
@@ -92,8 +132,15 @@ class Tables:
         last: Exception | None = None
         for attempt in range(_ATTEMPTS):
             try:
-                DeltaTable.create(place.uri, schema=schema, mode="ignore", storage_options=place.storage_options)
+                DeltaTable.create(
+                    place.uri,
+                    schema=schema,
+                    mode="ignore",
+                    configuration=_KEEP_HISTORY,
+                    storage_options=place.storage_options,
+                )
                 table = DeltaTable(place.uri, storage_options=place.storage_options)
+                _keep_history(table)
                 merger = table.merge(
                     source,
                     predicate=" AND ".join(f"t.{k} = s.{k}" for k in keys),
@@ -106,26 +153,110 @@ class Tables:
                 time.sleep(random.uniform(0, 0.05 * 2**attempt))
         raise TableUnavailable(f"table {name} of {self._service} did not commit ({last}): run again") from last
 
-    def read(self, name: str, columns: Sequence[str] | None = None, version: int | None = None) -> list[dict[str, Any]]:
-        """Read rows as dictionaries, at ``version`` or the newest; an absent table is empty."""
+    def read(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        version: int | None = None,
+        where: Where | None = None,
+    ) -> list[dict[str, Any]]:
+        """Read rows as dictionaries, at ``version`` or the newest; an absent table is empty.
+
+        With ``where`` (:func:`one_of`, :func:`not_empty`) other rows pass by in batches and are not kept in memory.
+
+        Raises:
+            LostVersion: the table has no such version.
+            TableUnavailable: the store is away.
+        """
+        with self._reading(name):
+            return self._read(name, columns, version, where)
+
+    def _read(
+        self, name: str, columns: Sequence[str] | None, version: int | None, where: Where | None
+    ) -> list[dict[str, Any]]:
         from deltalake import DeltaTable
-        from deltalake.exceptions import TableNotFoundError
+        from deltalake.exceptions import DeltaError, TableNotFoundError
 
         place = self._locate(table_prefix(self._service, name))
         try:
             table = DeltaTable(place.uri, version=version, storage_options=place.storage_options)
-        except TableNotFoundError:
+        except (TableNotFoundError, DeltaError) as error:
+            if version is not None:
+                raise LostVersion(
+                    f"version {version} of table {name} of {self._service} cannot be read"
+                    f" ({' '.join(str(error).split())[:200]}): was {place.uri} cleared or vacuumed?"
+                ) from error
+            if not isinstance(error, TableNotFoundError):
+                raise
             return []
+        if where is not None:
+            return _matching(table.to_pyarrow_dataset(), columns, where)
         rows: list[dict[str, Any]] = table.to_pyarrow_table(columns=list(columns) if columns else None).to_pylist()
         return rows
 
     def version(self, name: str) -> int | None:
-        """Newest version number of a table, None if there is none."""
+        """Newest version number of a table, None if there is none.
+
+        Raises:
+            TableUnavailable: the store is away.
+        """
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
         place = self._locate(table_prefix(self._service, name))
+        with self._reading(name):
+            try:
+                return int(DeltaTable(place.uri, storage_options=place.storage_options).version())
+            except TableNotFoundError:
+                return None
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Say of the library's errors which table it was."""
+        from deltalake.exceptions import DeltaError
+
         try:
-            return int(DeltaTable(place.uri, storage_options=place.storage_options).version())
-        except TableNotFoundError:
-            return None
+            yield
+        except (DeltaError, OSError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise TableUnavailable(f"table {name} of {self._service} cannot be read ({why}): run again") from error
+
+    def compact(self, name: str) -> bool:
+        """Put the small files of a table together once there are ``COMPACT_FILES``; whether that was done.
+
+        What was replaced is kept, because dataset versions are reads of it. Where another writer gets in between, or
+        the store is away, nothing is done, and a later call does it.
+        """
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+
+        place = self._locate(table_prefix(self._service, name))
+        try:
+            table = DeltaTable(place.uri, storage_options=place.storage_options)
+            sizes = table.get_add_actions(flatten=True)["size_bytes"].to_pylist()
+            if sum(size < _COMPACT_BYTES for size in sizes) < COMPACT_FILES:
+                return False
+            return bool(table.optimize.compact(target_size=_COMPACT_BYTES)["numFilesRemoved"])
+        except (DeltaError, OSError):  # an absent table is the first
+            return False
+
+
+def _keep_history(table: DeltaTable) -> None:
+    """Tables that were made before this was known get the property with their next merge."""
+    if not _KEEP_HISTORY.items() <= table.metadata().configuration.items():
+        table.alter.set_table_properties(_KEEP_HISTORY)
+
+
+def compact(tables: Tables) -> list[str]:
+    """Compact the tables of a service that have many small files; return their names. Rows and old versions stay."""
+    return [name for name in KEYS if tables.compact(name)]
+
+
+def _matching(dataset: Any, columns: Sequence[str] | None, where: Where) -> list[dict[str, Any]]:
+    """Filtered batch by batch: the Delta library's own statistics do not compare with Arrow's strings."""
+    names = list(columns or dataset.schema.names)
+    needed = list(dict.fromkeys([*names, where.column]))
+    rows: list[dict[str, Any]] = []
+    for batch in dataset.to_batches(columns=needed, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=4):
+        rows += batch.filter(where.holds).select(names).to_pylist()
+    return rows

@@ -46,6 +46,7 @@ def node_config(plan: StackPlan, number: int, addresses: Mapping[str, str], shar
         "state": str(plan.home.absolute() / "nodes" / name / "state"),
         "store": addresses["store"],
         "broker": addresses["broker"],
+        **({"trust": "root.json"} if plan.root else {}),
         **({"group": "nodes"} if shared else {"devices": devices}),
         "poll_seconds": 5,
         "report_seconds": 10,

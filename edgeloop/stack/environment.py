@@ -33,6 +33,8 @@ _DROPPED = (
 def child_environment(plan: StackPlan, addresses: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of every part: the caller's, pointed at this stack, with nothing reported to anyone."""
     kept = {name: value for name, value in environ.items() if name not in _DROPPED}
+    if kept.get("EDGELOOP_KEYS"):  # relative to where the caller is
+        kept["EDGELOOP_KEYS"] = str(Path(kept["EDGELOOP_KEYS"]).absolute())
     direct = ",".join(
         filter(
             None,

@@ -251,6 +251,7 @@ def node_part(
     """One edge node as a process. ``shared``: the broker knows shared subscriptions."""
     name = f"edge-{number}"
     folder = _folder(plan.home / "nodes" / name)
+    write_text(folder / "root.json", plan.root.decode())
     config = write_text(
         folder / "node.yaml",
         yaml.safe_dump(node_config(plan, number, addresses, shared), sort_keys=False),
@@ -258,7 +259,8 @@ def node_part(
     return Part(
         name=name,
         command=(sys.executable, "-m", "edgeloop.edge.node", "--config", str(config)),
-        env=env,
+        # Threads of numpy's own would fight the interpreters for the cores.
+        env={**env, "OPENBLAS_NUM_THREADS": "1"},
         cwd=folder,
         health=lambda: http_answers(f"{addresses[name]}/healthz"),
         needs=("broker",),

@@ -30,6 +30,8 @@ class StackPlan:
     """SQLAlchemy URL of Prefect's database; default SQLite in the home."""
     runner: bool = True
     """Register the deployments and start a worker for them."""
+    root: bytes = b""
+    """Root of the signed channel for the nodes to trust (``Publisher.ensure``); without it they follow no channel."""
     page: bool = False
     """Serve the fleet page as well."""
 

@@ -14,7 +14,7 @@ RUN pip install --no-cache-dir --no-deps --no-index /build/edgeloop-${VERSION}-p
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /var/lib/edgeloop edgeloop \
- && install -d -o edgeloop -g edgeloop /var/lib/edgeloop
+ && install -d -o edgeloop -g edgeloop /var/lib/edgeloop /srv/trust
 COPY --from=build /opt/edgeloop /opt/edgeloop
 WORKDIR /srv/edgeloop
 COPY flows flows

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgeloop.clients import broker as clients
-from edgeloop.clients.broker import Ack, BrokerUnavailable, MalformedBrokerUrl, MemoryHub, Message, parse_url
+from edgeloop.clients.broker import Ack, BrokerUnavailable, MemoryHub, Message
 from tests.servers.mosquitto import Mosquitto
 from tests.servers.ports import free_port
 
@@ -175,25 +175,64 @@ def test_acknowledging_late_and_out_of_order_from_a_thread_is_enough(site: Site)
     assert again.is_quiet()
 
 
-def test_a_late_acknowledgement_of_an_earlier_connection_acknowledges_nothing(site: Site) -> None:
-    if site.name == "amqtt":
-        pytest.skip("amqtt forgets what was in flight when a connection ends")
-    inbox, back = Inbox(acknowledge=False), SimpleQueue[None]()
+def _cut_while_in_work(site: Site, inbox: Inbox) -> tuple[Any, Ack]:
+    back = SimpleQueue[None]()
     listener = site.connect("keeper", clean=False, subscriptions={"s": inbox}, on_connect=lambda: back.put(None))
     back.get(timeout=10)
-    talker = site.connect("talker")
-    talker.publish("s", b"1")
-    _, late = inbox.next()
+    site.connect("talker").publish("s", b"1")
+    _, ack = inbox.next()
     listener.drop()
     back.get(timeout=10)
-    message, ack = inbox.next()
-    late()
-    assert message.payload == b"1"
+    return listener, ack
+
+
+def test_what_is_in_work_while_the_link_is_cut_is_not_handed_out_again(site: Site) -> None:
+    if site.name == "amqtt":
+        pytest.skip("amqtt forgets what was in flight when a connection ends")
+    inbox = Inbox(acknowledge=False)
+    listener, _ = _cut_while_in_work(site, inbox)
+    assert inbox.is_quiet()
     listener.close()
     again = Inbox()
     site.connect("keeper", clean=False, subscriptions={"s": again})
     assert again.payloads(1) == [b"1"]
+
+
+def test_an_acknowledgement_counts_over_a_cut_link(site: Site) -> None:
+    if site.name == "amqtt":
+        pytest.skip("amqtt forgets what was in flight when a connection ends")
+    inbox = Inbox(acknowledge=False)
+    listener, ack = _cut_while_in_work(site, inbox)
     ack()
+    site.connect("other").publish("s", b"2")
+    assert inbox.next()[0].payload == b"2"
+    listener.publish("t", b"")  # what was acknowledged has left before
+    listener.close()
+    again = Inbox()
+    site.connect("keeper", clean=False, subscriptions={"s": again})
+    assert again.payloads(1) == [b"2"]
+    assert again.is_quiet()
+
+
+def test_what_a_handler_failed_on_comes_again_with_the_next_connection(site: Site) -> None:
+    if site.name == "amqtt":
+        pytest.skip("amqtt forgets what was in flight when a connection ends")
+    inbox, back = Inbox(acknowledge=False), SimpleQueue[None]()
+    failures = [RuntimeError("the first time only")]
+
+    def fail_once(message: Message, ack: Ack) -> None:
+        if message.payload == b"fails" and failures:
+            raise failures.pop()
+        inbox(message, ack)
+
+    client = site.connect("keeper", clean=False, subscriptions={"s": fail_once}, on_connect=lambda: back.put(None))
+    back.get(timeout=10)
+    talker = site.connect("talker")
+    for payload in (b"in work", b"fails", b"after"):
+        talker.publish("s", payload)
+    assert inbox.payloads(2) == [b"in work", b"after"]
+    client.drop()
+    assert inbox.next()[0].payload == b"fails"
 
 
 def test_no_more_than_the_receive_maximum_is_unacknowledged(site: Site) -> None:
@@ -303,14 +342,3 @@ def test_a_server_that_is_no_broker_is_named(tmp_path: Path) -> None:
         with pytest.raises(BrokerUnavailable, match="closed the connection"):
             clients.connect(f"mqtt://127.0.0.1:{server.server_address[1]}", "c", timeout=5)
         server.shutdown()
-
-
-@pytest.mark.parametrize("url", ["", "localhost:1883", "http://h:1", "mqtt://", "mqtt://h:99999", "mqtt://h/x"])
-def test_a_malformed_url_is_the_users_mistake(url: str) -> None:
-    with pytest.raises(MalformedBrokerUrl, match="write mqtt://"):
-        parse_url(url)
-
-
-def test_user_and_password_are_read_from_the_url() -> None:
-    address = parse_url("mqtt://me:p%40ss@host")
-    assert (address.host, address.port, address.user, address.password) == ("host", 1883, "me", "p@ss")

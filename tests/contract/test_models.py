@@ -30,8 +30,9 @@ from edgeloop.clients.models import (
     read_backbone,
     run_probe,
 )
+from edgeloop.clients.models_litert import _as_input
 from edgeloop.learning.tabular import fit_pipeline, to_onnx
-from edgeloop.samples.payloads import UndecodablePayload, encode_features
+from edgeloop.samples.payloads import UndecodablePayload, decode_image, encode_features
 from edgeloop.samples.records import digest
 from tests.unit.samples.make import classifier, looker, picture, regressor
 
@@ -121,6 +122,79 @@ def test_an_image_model_answers_with_what_travels_with_the_sample(
     assert answer.probabilities == tuple(expected)
     assert answer.confidence == max(expected)
     assert answer.prediction == ("cat", "dog")[int(expected.argmax())]
+
+
+def test_an_answer_shows_the_picture_that_the_model_saw(backbone: Backbone, image_layers: dict[str, bytes]) -> None:
+    answer = load_model(looker().node_config(), image_layers, backbone.digest).predict(picture(1))
+    assert answer.image is not None
+    assert answer.image.dtype == np.uint8
+    assert np.array_equal(answer.image, decode_image(picture(1), backbone.size))
+    assert answer.boxes is None
+
+
+def test_interpreters_are_made_and_run_before_the_first_request(
+    image_layers: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    made: list[int] = []
+    ran: list[Any] = []
+    make, invoke = Interpreter.__init__, Interpreter.invoke
+
+    def made_by(self: Any, **named: Any) -> None:
+        made.append(named["num_threads"])
+        make(self, **named)
+
+    def run_by(self: Any) -> None:
+        ran.append(self)
+        invoke(self)
+
+    monkeypatch.setattr(Interpreter, "__init__", made_by)
+    monkeypatch.setattr(Interpreter, "invoke", run_by)
+    model = load_model(looker().node_config(), image_layers, interpreters=3)
+    assert made == [1, 1, 1]
+    assert len(set(ran)) == 3
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(model.predict, [picture(n) for n in range(16)]))
+    assert len(made) == 3
+
+
+def test_every_interpreter_gives_the_features_that_one_alone_gives(image_layers: dict[str, bytes]) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    alone = Interpreter(model_content=image_layers["backbone"], num_threads=1)
+    alone.allocate_tensors()
+    source, sink = alone.get_input_details()[0], alone.get_output_details()[0]
+    several = Backbone(image_layers["backbone"], "sha256:0", interpreters=3)
+    images = [decode_image(picture(n), several.size) for n in range(6)]
+    wanted = []
+    for image in images:
+        alone.set_tensor(source["index"], image[np.newaxis].astype(source["dtype"]))
+        alone.invoke()
+        scale, zero = sink["quantization"]
+        wanted.append((alone.get_tensor(sink["index"]).reshape(-1).astype(np.float32) - zero) * scale)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(several.features, images))
+    assert np.array_equal(found, wanted)
+    found[0][:] = 0  # a copy: the next image must not see it
+    assert np.array_equal(several.features(images[0]), wanted[0])
+
+
+def test_a_model_that_takes_no_square_picture_is_no_backbone(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    content = (shared / "models" / EXTRACTOR).read_bytes()
+    details = Interpreter.get_input_details
+    for change in ({"shape": np.array([1, 224, 200, 3])}, {"shape": np.array([1, 10])}, {"dtype": np.float64}):
+        monkeypatch.setattr(Interpreter, "get_input_details", lambda self, c=change: [details(self)[0] | c])
+        with pytest.raises(UnknownBackbone, match="choose another file"):
+            Backbone(content, "sha256:0", 1)
+
+
+def test_int8_pixels_are_the_same_pixels_shifted() -> None:
+    image = np.arange(256, dtype=np.uint8).reshape(1, 256, 1)
+    shifted = _as_input(image, np.dtype(np.int8))
+    assert np.array_equal(shifted.astype(int), image.astype(int) - 128)
 
 
 def test_threads_get_the_same_answers(backbone: Backbone, image_layers: dict[str, bytes]) -> None:

@@ -123,8 +123,9 @@ class Fleet:
 def fleet(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Fleet]:
     home = tmp_path_factory.mktemp("faults") / "home"
     get_dataset("wine", home, shared / "datasets" / "wine")
-    rooms = load_settings(home).rooms
-    plan = StackPlan(home=home, rooms=rooms, services=[SERVICE], nodes=NODES, free_ports=True)
+    settings = load_settings(home)
+    root = App(settings).channel.ensure()
+    plan = StackPlan(home=home, rooms=settings.rooms, services=[SERVICE], nodes=NODES, free_ports=True, root=root)
     with running_stack(plan) as stack:
         app = App(stack.settings())
         app.orchestrator.set_schedules(False)
@@ -233,7 +234,8 @@ def test_a_release_that_fails_on_ring_0_is_taken_back(fleet: Fleet) -> None:
     ]
     bad = release.model_copy(update={"layers": layers})
     fleet.app.store.create(release_key(SERVICE, bad.digest), bad.to_bytes())
-    assert start(fleet.app.fleet, fleet.app.store, fleet.service, bad.digest, "a bad release")
+    fleet.app.channel.approve(SERVICE, bad.digest)
+    assert start(fleet.app.fleet, fleet.app.channel, fleet.service, bad.digest, "a bad release")
     with fleet.app.broker() as broker:
         heard: list[str] = []
 
@@ -244,7 +246,7 @@ def test_a_release_that_fails_on_ring_0_is_taken_back(fleet: Fleet) -> None:
         broker.subscribe("edgeloop/v1/rings/1/wanted/#", listen)
         heard.clear()
         status = run_to_end(
-            lambda: tick(fleet.app.fleet, fleet.app.store, broker, fleet.app.service)[0], 60, lambda _: None
+            lambda: tick(fleet.app.fleet, fleet.app.channel, broker, fleet.app.service)[0], 60, lambda _: None
         )
     assert status.state == "reverted"
     fleet.until(lambda: {r.node: r.serving for r in fleet.reports()} == serving, 30)

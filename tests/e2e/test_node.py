@@ -24,10 +24,12 @@ from edgeloop.clients import broker as brokers
 from edgeloop.clients.broker import Ack, BrokerUnavailable, Message
 from edgeloop.clients.models import LinearHead, load_model, make_probe, read_backbone
 from edgeloop.clients.objects import DirectoryStore
+from edgeloop.fleet.publisher import Publisher
+from edgeloop.fleet.signing import Keys
 from edgeloop.samples.payloads import encode_features
 from edgeloop.samples.received import read_segment
 from edgeloop.samples.records import Label, Report, Sample, digest
-from edgeloop.samples.releases import Layer, Release, Wanted, blob_key, release_key, wanted_key
+from edgeloop.samples.releases import Layer, Release, blob_key, release_key
 from edgeloop.samples.service import Feature, ImageInput, NodeConfig, Selection
 from edgeloop.samples.topics import FLUSH, device_topic, report_topic, wanted_topic
 from tests.servers.mosquitto import Mosquitto
@@ -65,9 +67,10 @@ def regressors() -> dict[int, bytes]:
 class Releaser:
     """Publishes releases and channel records as the cloud does."""
 
-    def __init__(self, store: DirectoryStore) -> None:
+    def __init__(self, store: DirectoryStore, keys: Path) -> None:
         self.store = store
-        self.sequence = 0
+        self.channel = Publisher(store, Keys(keys))
+        self.channel.ensure()
 
     def publish(self, config: NodeConfig, layers: dict[str, bytes], probe: list[bytes]) -> Release:
         backbone = digest(layers["backbone"]) if "backbone" in layers else None
@@ -84,9 +87,8 @@ class Releaser:
         return release
 
     def want(self, release: Release) -> None:
-        self.sequence += 1
-        wanted = Wanted(service=release.service, ring=0, release=release.digest, sequence=self.sequence)
-        self.store.put(wanted_key(release.service, 0), wanted.model_dump_json().encode())
+        self.channel.approve(release.service, release.digest)
+        self.channel.point(release.service, 0, release.digest)
 
     def regressor(self, model: bytes, audit: float = 1.0) -> Release:
         config = NodeConfig(
@@ -144,6 +146,7 @@ class NodeProcess:
             "broker": broker.url,
             "poll_seconds": 0.3,
             "report_seconds": 1,
+            "trust": str(store.parent / "keys" / "root.json"),
         }
         self._config.write_text(yaml.safe_dump(settings | more), encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
@@ -191,7 +194,7 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.store = DirectoryStore(folder / "store")
-        self.releaser = Releaser(self.store)
+        self.releaser = Releaser(self.store, folder / "keys")
         self.broker = Mosquitto(folder / "broker")
         self.broker.start()
         self.device = Device(self.broker.url)

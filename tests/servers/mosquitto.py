@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 import pytest
 
+from tests.servers.authority import Pair
 from tests.servers.ports import free_port
 
 MISSING = "mosquitto is not installed: apt-get install -y mosquitto"
@@ -28,22 +34,68 @@ def find_mosquitto() -> str:
     return path
 
 
-class Mosquitto:
-    """Starts on entry, ends by its pid on exit; ``persistent`` keeps sessions over a kill."""
+@dataclass(frozen=True)
+class Secured:
+    """How a mosquitto asks who is there. Without ``passwords``, anyone may connect."""
 
-    def __init__(self, folder: Path, *, persistent: bool = False) -> None:
+    server: Pair | None = None
+    """Its certificate; with it the listener speaks TLS."""
+    client_ca: Path | None = None
+    """Clients must show a certificate of this authority; its common name is their user name."""
+    passwords: Mapping[str, str] | None = None
+    acl: str | None = None
+
+    def lines(self, folder: Path) -> list[str]:
+        """The part of mosquitto.conf."""
+        lines = [f"allow_anonymous {'true' if self.passwords is None else 'false'}"]
+        if self.passwords is not None:
+            hashed = [f"{user}:{_hash(password)}" for user, password in self.passwords.items()]
+            lines.append(f"password_file {_write(folder / 'passwords', hashed)}")
+        if self.acl is not None:
+            lines.append(f"acl_file {_write(folder / 'acl', [self.acl])}")
+        if self.server is not None:
+            lines += [f"certfile {self.server.cert}", f"keyfile {self.server.key}", "tls_version tlsv1.2"]
+        if self.client_ca is not None:
+            lines += [f"cafile {self.client_ca}", "require_certificate true", "use_identity_as_username true"]
+        return lines
+
+
+def _write(file: Path, lines: Sequence[str]) -> Path:
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    file.chmod(0o600)
+    return file
+
+
+def _hash(password: str) -> str:
+    """As mosquitto_passwd writes it: PBKDF2 with SHA-512."""
+    salt, rounds = os.urandom(12), 101
+    made = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, rounds)
+    return f"$7${rounds}${base64.b64encode(salt).decode()}${base64.b64encode(made).decode()}"
+
+
+class Mosquitto:
+    """Starts on entry, ends by its pid on exit; ``persistent`` keeps sessions over a kill.
+
+    ``options`` are further lines of mosquitto.conf, such as ``max_packet_size 10000``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        persistent: bool = False,
+        secured: Secured | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
         self._program = find_mosquitto()
         self._folder = folder
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._config = folder / "mosquitto.conf"
-        lines = [
-            f"listener {self.port} 127.0.0.1",
-            "allow_anonymous true",
-            "max_queued_messages 100000",
-            "set_tcp_nodelay true",
-        ]
+        self._is_tls = secured is not None and secured.server is not None
+        lines = [f"listener {self.port} 127.0.0.1", *(secured or Secured()).lines(folder)]
+        lines += ["max_queued_messages 100000", "set_tcp_nodelay true", *options]
         if os.geteuid() == 0:
             lines.append("user root")
         if persistent:
@@ -53,8 +105,18 @@ class Mosquitto:
 
     @property
     def url(self) -> str:
-        """Address for clients."""
-        return f"mqtt://127.0.0.1:{self.port}"
+        """Address for clients, without user and files."""
+        return f"{'mqtts' if self._is_tls else 'mqtt'}://127.0.0.1:{self.port}"
+
+    def url_for(self, user: str, password: str) -> str:
+        """Address with a user."""
+        return self.url.replace("//", f"//{quote(user, safe='')}:{quote(password, safe='')}@", 1)
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self) -> None:
         """Start and wait until the port answers."""

@@ -29,7 +29,7 @@ from edgeloop.edge.config import NodeSettings
 from edgeloop.edge.http import Site, make_app
 from edgeloop.edge.metrics import exposition
 from edgeloop.edge.runtime import Runtime
-from edgeloop.edge.spool import Spool
+from edgeloop.edge.spool.spool import Spool
 from edgeloop.edge.stats import Stats
 from edgeloop.fleet.rings import FleetPlan
 from edgeloop.learning.rounds import round_record_key
@@ -370,7 +370,7 @@ def test_the_topics_page_has_every_topic() -> None:
 
 def test_the_http_page_has_every_path_and_metric(tmp_path: Path) -> None:
     app = make_app(cast("Site", None))
-    offered = {(m, r.path) for r in app.routes for m in cast("Any", r).methods if m != "HEAD"}  # type: ignore[attr-defined]
+    offered = {(m, r.path) for r in app.routes for m in cast("Any", r).methods if m != "HEAD"}
     assert {(r[0], codes(r[1])[0]) for r in described("http.md", "A node over HTTP")} == offered
     text = exposition(Stats(["digits"]), Spool(tmp_path), Runtime())
     metrics = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))

@@ -26,7 +26,7 @@ from edgeloop.samples import topics
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
 OVERLAYS = ["k8s/overlays/dev", "k8s/overlays/production", "kubeedge/ring-0", "kubeedge/ring-1"]
-ONE_SHOT = {"buckets", "register"}
+ONE_SHOT = {"buckets", "channel", "register"}
 METRICS = {
     "edgeloop_requests_total": {"service", "outcome"},
     "edgeloop_request_seconds_bucket": {"service", "le"},

@@ -14,11 +14,12 @@ from edgeloop.clients.models import Answer, UnloadableModel
 from edgeloop.clients.objects import ObjectStore
 from edgeloop.edge.gateway import Gateway
 from edgeloop.edge.runtime import Loaded, Runtime
-from edgeloop.edge.spool import Limits, Spool
+from edgeloop.edge.selection.selector import Selectors
+from edgeloop.edge.spool.spool import Limits, Spool
 from edgeloop.edge.stats import Stats
 from edgeloop.samples.payloads import decode_features
 from edgeloop.samples.records import digest
-from edgeloop.samples.releases import Layer, Release, Wanted, blob_key, release_key, wanted_key
+from edgeloop.samples.releases import Layer, Release, blob_key, release_key
 from edgeloop.samples.service import Feature, NodeConfig, Selection
 
 FEATURES = [Feature(name="a"), Feature(name="b")]
@@ -53,7 +54,9 @@ def config(audit: float = 1.0, below: float | None = None) -> NodeConfig:
     )
 
 
-def load_fake(_config: NodeConfig, layers: Mapping[str, bytes], _backbone: str | None = None) -> FakeModel:
+def load_fake(
+    _config: NodeConfig, layers: Mapping[str, bytes], _backbone: str | None = None, *, endpoint: object = None
+) -> FakeModel:
     """Stands in for ``load_model``: the layer ``model`` says ``{"load": bool, "broken": bool}``."""
     behaviour = json.loads(layers["model"])
     if not behaviour.get("load", True):
@@ -84,17 +87,12 @@ def publish(store: ObjectStore, version: str, *, probe: str = "yes", **behaviour
     return release
 
 
-def want(store: ObjectStore, release: Release, sequence: int, ring: int = 0) -> None:
-    """Set the channel."""
-    wanted = Wanted(service=SERVICE, ring=ring, release=release.digest, sequence=sequence)
-    store.put(wanted_key(SERVICE, ring), wanted.model_dump_json().encode())
-
-
 class Bench:
     """Runtime, spool and gateway of one node, serving a fake model."""
 
-    def __init__(self, folder: Path, *, limits: Limits | None = None, **selection: Any) -> None:
+    def __init__(self, folder: Path, *, limits: Limits | None = None, grouped: bool = False, **selection: Any) -> None:
         self.folder = folder
+        self.grouped = grouped
         self.limits = limits
         self.config = config(**selection)
         self.model = FakeModel()
@@ -106,7 +104,15 @@ class Bench:
         self.runtime.switch(SERVICE, Loaded("sha256:r1", "1", self.config, self.model))
         self.spool = Spool(self.folder, self.limits)
         self.stats = Stats([SERVICE])
-        self.gateway = Gateway("n1", self.runtime, self.spool, self.stats, b"salt")
+        self.gateway = Gateway(
+            "n1",
+            self.runtime,
+            self.spool,
+            self.stats,
+            Selectors(self.folder / "selection", b"salt"),
+            grouped=self.grouped,
+            remember=1000,  # a test of memory must not wait until all are there
+        )
 
     def close(self) -> None:
         self.runtime.close()

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from edgeloop.clients.models import Answer
 from edgeloop.clients.objects import MemoryStore
-from edgeloop.edge.gateway import MalformedTime, canonical_payload, parse_time
-from edgeloop.edge.runtime import TRIAL, Loaded
-from edgeloop.edge.spool import Limits
+from edgeloop.edge.gateway import canonical_payload
+from edgeloop.edge.results import MalformedTime, parse_time
+from edgeloop.edge.runtime import TRIAL, WINDOW, Loaded
+from edgeloop.edge.spool.spool import Limits
 from edgeloop.samples.payloads import UndecodablePayload
 from edgeloop.samples.received import read_segment
 from edgeloop.samples.records import Label, Sample, digest
@@ -149,7 +150,7 @@ def test_with_a_full_spool_answers_go_on(tmp_path: Path) -> None:
 
 def test_an_unsure_answer_is_captured_for_it_with_probability_one(tmp_path: Path) -> None:
     bench = Bench(tmp_path, audit=1e-9, below=0.6)
-    assert bench.gateway.handle(SERVICE, "d1", b"[0.5,1]", AT).selected_by == "confidence"
+    assert bench.gateway.handle(SERVICE, "d1", b"[0.5,1]", AT).selected_by == "threshold"
     assert bench.gateway.handle(SERVICE, "d1", b"[0.7,1]", AT).selected_by is None
     (kept,) = captured(bench)
     assert kept.selection_probability == 1.0
@@ -172,7 +173,7 @@ def feedback(bench: Bench, value: object, at: datetime | None = AT) -> str | Non
 
 
 def test_a_label_is_kept_as_the_devices(bench: Bench) -> None:
-    name = "ab" * 32
+    name = bench.gateway.handle(SERVICE, "d1", b"[0.5,1]", AT).sample_id
     assert feedback(bench, {"sample_id": name, "label": "no"}) is None
     assert feedback(bench, {"sample_id": name, "label": "yes", "by": "ann"}) is None
     store = MemoryStore()
@@ -209,7 +210,7 @@ def test_feedback_that_says_nothing_is_refused(bench: Bench, value: object, mess
 
 
 def test_a_regressors_label_is_a_finite_number(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+    bench = Bench(tmp_path, grouped=True)
     regressor = NodeConfig(service=SERVICE, kind="tabular-regressor", features=FEATURES)
     bench.runtime.switch(SERVICE, Loaded("sha256:r2", "2", regressor, FakeModel(labels=None)))
     name = "ab" * 32
@@ -264,7 +265,7 @@ def test_a_trial_is_lost_when_more_than_half_of_the_first_answers_fail(bench: Be
         model.broken = number % 2 == 0  # exactly half
         bench.gateway.handle(SERVICE, "d1", b"[0.5,%d]" % number)
     model.broken = True
-    for number in range(30):
+    for number in range(WINDOW // 2):
         bench.gateway.handle(SERVICE, "d1", b"[0.5,%d]" % number)
     assert lost == []
     bad = FakeModel(broken=True)

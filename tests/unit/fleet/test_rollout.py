@@ -12,7 +12,8 @@ import pytest
 from edgeloop.clients.broker import Broker, BrokerUnavailable, MemoryHub, Message
 from edgeloop.clients.objects import MemoryStore, ObjectStore
 from edgeloop.errors import EdgeloopError
-from edgeloop.fleet.channel import wanted
+from edgeloop.fleet.channel import open_channel
+from edgeloop.fleet.publisher import Publisher
 from edgeloop.fleet.reports import STALE
 from edgeloop.fleet.rollout import (
     ABSENCE,
@@ -26,13 +27,21 @@ from edgeloop.fleet.rollout import (
     tick,
 )
 from edgeloop.samples.records import Report, now
+from edgeloop.samples.releases import Release, release_key
 from edgeloop.samples.topics import report_topic
 from edgeloop.store import FleetStore
 from tests.unit.samples.broken import Crash, Fuse, Guarded, crash_everywhere
 from tests.unit.samples.make import regressor
 
-OLD, NEW, NEXT = "sha256:old", "sha256:new", "sha256:next"
 SERVICE = regressor(rings=[0, 1, 2])
+
+
+def manifest(version: str, service: str = "rater") -> Release:
+    return Release(service=service, version=version, run_id="r", dataset="d", layers=[])
+
+
+RELEASES = [manifest("0"), manifest("1"), manifest("2"), manifest("0", "other")]
+OLD, NEW, NEXT, OTHER = [release.digest for release in RELEASES]
 
 
 COLLECTED = now()
@@ -88,6 +97,11 @@ class World:
         self.url = f"sqlite:///{folder / 'fleet.db'}"
         self.fleet = FleetStore(self.url)
         self.store = MemoryStore()
+        self.keys = folder / "keys"
+        self.publisher = open_channel(self.store, self.keys)
+        for release in RELEASES:
+            self.store.put(release_key(release.service, release.digest), release.to_bytes())
+            self.publisher.approve(release.service, release.digest)
         self.hub = MemoryHub()
         self.broker = self.hub.connect("test")
         self.rings = {"n0": 0, "n1": 1, "n2": 2} if rings is None else rings
@@ -105,7 +119,7 @@ class World:
     def nodes_follow(self) -> None:
         """Every node reads its channel, switches or refuses, and reports."""
         for node, ring in self.rings.items():
-            record = wanted(self.store, "rater", ring)
+            record = self.publisher.wanted("rater", ring)
             refused = None
             if record and self.refusing.get(node) == record.release:
                 refused = record.release
@@ -114,16 +128,16 @@ class World:
             self.say(report(node, ring, serving=self.serving.get(node), refused=refused, last_error="bad probe"))
 
     def channel(self) -> list[str | None]:
-        records = [wanted(self.store, "rater", ring) for ring in SERVICE.rings]
+        records = [self.publisher.wanted("rater", ring) for ring in SERVICE.rings]
         return [r.release if r else None for r in records]
 
     def start(self, digest: str, reason: str = "why") -> bool:
-        return start(self.fleet, self.store, SERVICE, digest, reason)
+        return start(self.fleet, self.publisher, SERVICE, digest, reason)
 
     def tick(self, **parts: Any) -> RolloutStatus | None:
         found = tick(
             parts.get("fleet", self.fleet),
-            parts.get("store", self.store),
+            parts.get("channel", self.publisher),
             parts.get("broker", self.broker),
             lambda _: SERVICE,
         )
@@ -157,7 +171,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def test_nothing_to_move(world: World) -> None:
-    assert tick(world.fleet, world.store, world.broker, lambda _: SERVICE) == []
+    assert tick(world.fleet, world.publisher, world.broker, lambda _: SERVICE) == []
     with pytest.raises(EdgeloopError, match="rater was never rolled out"):
         describe_rollout(world.fleet, "rater")
 
@@ -298,7 +312,7 @@ def test_the_sequence_of_a_ring_only_grows(world: World) -> None:
     numbers = []
     for digest in (OLD, NEW, OLD):
         world.delivered(digest)
-        record = wanted(world.store, "rater", 0)
+        record = world.publisher.wanted("rater", 0)
         assert record is not None
         numbers.append(record.sequence)
     assert numbers == [1, 2, 3]
@@ -306,12 +320,12 @@ def test_the_sequence_of_a_ring_only_grows(world: World) -> None:
 
 def test_rollouts_of_services_do_not_hold_each_other(world: World) -> None:
     other = regressor(name="other", rings=[0])
-    start(world.fleet, world.store, other, OLD, "why")
+    start(world.fleet, world.publisher, other, OTHER, "why")
     world.start(NEW)
     world.say(report("n0", 0, serving=OLD))
-    world.say(report("n0", 0, service="other", serving=OLD))
+    world.say(report("n0", 0, service="other", serving=OTHER))
     services = {"rater": SERVICE, "other": other}
-    found = {s.service: s.state for s in tick(world.fleet, world.store, world.broker, services.__getitem__)}
+    found = {s.service: s.state for s in tick(world.fleet, world.publisher, world.broker, services.__getitem__)}
     assert found == {"other": "done", "rater": "moving"}
 
 
@@ -351,11 +365,11 @@ def test_crash_at_every_point_ends_as_if_there_had_been_none(tmp_path: Path, ref
             world.refusing[refuses] = NEW
         parts = {
             "fleet": Guarded(world.fleet, fuse, "last_rollout", "start_rollout", "update_rollout", "record"),
-            "store": Guarded(world.store, fuse, "put", "get"),
+            "channel": open_channel(cast(ObjectStore, Guarded(world.store, fuse, "put", "create")), world.keys),
             "broker": Guarded(world.broker, fuse, "publish", "collect_retained"),
         }
         try:
-            start(cast(FleetStore, parts["fleet"]), cast(ObjectStore, parts["store"]), SERVICE, NEW, "why")
+            start(cast(FleetStore, parts["fleet"]), cast(Publisher, parts["channel"]), SERVICE, NEW, "why")
             while world.tick(**parts) is not None:
                 world.nodes_follow()
         except Crash:
@@ -402,8 +416,17 @@ def test_a_ring_taken_out_of_the_service_does_not_stop_the_others(world: World) 
     assert row is not None
     world.fleet.update_rollout(row["id"], wave=2)
     other = regressor(name="other", rings=[0])
-    start(world.fleet, world.store, other, OLD, "why")
-    world.say(report("n0", 0, service="other", serving=OLD))
+    start(world.fleet, world.publisher, other, OTHER, "why")
+    world.say(report("n0", 0, service="other", serving=OTHER))
     services = {"rater": regressor(rings=[0, 1]), "other": other}
-    tick(world.fleet, world.store, cast(Broker, world.broker), services.__getitem__)
+    tick(world.fleet, world.publisher, cast(Broker, world.broker), services.__getitem__)
     assert describe_rollout(world.fleet, "other").state == "done"
+
+
+def test_a_release_that_nobody_approved_is_not_rolled_out(world: World) -> None:
+    world.delivered(OLD)
+    world.publisher.withdraw("rater", NEW)
+    assert world.start(NEW)
+    status = world.tick()
+    assert status is not None and status.state == "moving" and "is not approved" in status.reason
+    assert world.channel() == [OLD, OLD, OLD]

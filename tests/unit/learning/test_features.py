@@ -10,9 +10,19 @@ import pytest
 
 from edgeloop.clients.models import Backbone
 from edgeloop.clients.objects import MemoryStore
-from edgeloop.learning.features import features_of, load_cache
+from edgeloop.learning.features import (
+    NO_INPUT,
+    OTHER_BACKBONE,
+    UNUSABLE,
+    KnownSpace,
+    MissingFeatures,
+    features_of,
+    lacking,
+    load_cache,
+)
 from edgeloop.samples.records import digest
-from tests.unit.samples.make import picture
+from edgeloop.samples.segments import to_row
+from tests.unit.samples.make import picture, withheld
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -105,6 +115,76 @@ def test_features_of_another_length_are_computed_anew(embedding: bytes) -> None:
     found = ask(MemoryStore(), backbone, rows)
     assert found.shape == (3, 3)
     assert backbone.calls == 2
+
+
+def test_features_that_are_not_finite_are_computed_anew() -> None:
+    backbone = Counting()
+    found = ask(MemoryStore(), backbone, [brought(1, [1, np.inf, 2]), brought(2, [np.nan, 1, 2])])
+    assert np.isfinite(found).all()
+    assert backbone.calls == 2
+
+
+# --- samples whose raw input stayed at the node
+
+SPACE = KnownSpace(DIGEST, 3)
+
+
+def bare(number: int, values: list[float], name: str = DIGEST) -> dict[str, Any]:
+    return to_row(withheld(number, values, name))
+
+
+def test_without_a_raw_input_the_features_it_brought_are_used() -> None:
+    store, backbone = MemoryStore(), Counting()
+    found = ask(store, backbone, [bare(1, [1, 2, 3]), row(2), bare(3, [7, 8, 9])])
+    assert found[[0, 2]].tolist() == [[1, 2, 3], [7, 8, 9]]
+    assert backbone.calls == 1
+    assert set(load_cache(store, DIGEST)) == {digest(picture(2))}
+
+
+def test_inputs_that_share_an_empty_payload_do_not_share_features() -> None:
+    found = ask(MemoryStore(), Counting(), [bare(n, [n, n, n]) for n in range(5)])
+    assert found[:, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"),
+    [
+        (bare(1, [1, 2, 3], "sha256:other"), OTHER_BACKBONE),
+        (bare(1, [1, 2]), UNUSABLE),
+        (bare(1, [1, np.nan, 3]), UNUSABLE),
+        (bare(1, []), UNUSABLE),
+    ],
+    ids=["another backbone", "short", "not finite", "none"],
+)
+def test_without_input_and_features_a_sample_is_of_no_use(lost: dict[str, Any], reason: str) -> None:
+    rows = [row(2), lost, bare(3, [1, 2, 3])]
+    assert lacking(MemoryStore(), SPACE, rows) == [None, reason, None]
+    with pytest.raises(MissingFeatures, match=f"1 inputs, {digest(picture(1))} among them.*: leave them out"):
+        ask(MemoryStore(), Counting(), rows)
+
+
+def test_an_input_that_was_computed_before_needs_no_bytes() -> None:
+    """The same photo came with its bytes once, say with the reference data."""
+    store = MemoryStore()
+    before = ask(store, Counting(), [row(1)])
+    lost = bare(1, [1, 2, 3], "sha256:other")
+    assert lacking(store, SPACE, [lost]) == [None]
+    assert np.array_equal(ask(store, Counting(), [lost]), before)
+
+
+def test_where_only_raw_inputs_will_do_features_do_not_help() -> None:
+    assert lacking(MemoryStore(), None, [row(1), bare(2, [1, 2, 3])]) == [None, NO_INPUT]
+
+
+def test_the_same_input_with_and_without_its_bytes() -> None:
+    backbone = Counting()
+    for rows in ([row(1), bare(1, [1, 2, 3], "sha256:other")], [bare(1, [1, 2, 3], "sha256:other"), row(1)]):
+        found = ask(MemoryStore(), backbone, rows)
+        assert np.array_equal(found[0], found[1])
+
+
+def test_of_no_rows_there_are_no_features() -> None:
+    assert ask(MemoryStore(), Counting(), []).shape == (0, 3)
 
 
 def test_progress_is_told() -> None:

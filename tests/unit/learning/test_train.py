@@ -9,14 +9,8 @@ import pytest
 
 from edgeloop.clients.models import OnnxModel
 from edgeloop.errors import BadInput
-from edgeloop.learning.train import (
-    Base,
-    NothingToLearn,
-    _training_members,
-    choose_mode,
-    load_candidate,
-    round_key,
-)
+from edgeloop.learning.pool import NothingToLearn, draw_lesson
+from edgeloop.learning.train import Base, choose_mode, load_candidate, round_key
 from edgeloop.samples.dataset import freeze, members_of
 from edgeloop.samples.payloads import encode_features
 from edgeloop.samples.releases import blob_key
@@ -38,10 +32,12 @@ def base_of(loop: Loop) -> Base:
 
 def chosen(loop: Loop, base: Base | None, seed: int = 0) -> tuple[set[str], dict[str, int]]:
     dataset = freeze(loop.store, loop.tables, "rater")
-    members, counts = _training_members(loop.store, loop.tables, loop.service, dataset, base, seed)
-    ids = [m.sample_id for m in members]
+    former = base.dataset if base else None
+    lesson = draw_lesson(loop.store, loop.tables, loop.service, dataset, former, None, seed)
+    ids = [m.sample_id for m in lesson.members]
     assert len(set(ids)) == len(ids)
-    return set(ids), counts
+    assert lesson.left_out == {}
+    return set(ids), lesson.counts
 
 
 def in_split(loop: Loop, split: str) -> set[str]:

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from edgeloop.clients.objects import MemoryStore, ObjectStore
 from edgeloop.quality.ingest import BATCH_BYTES, Ingested, ingest
+from edgeloop.quality.validate import suite_of, validate
+from edgeloop.samples.dataset import freeze, members_of
+from edgeloop.samples.inputs import extras
 from edgeloop.samples.records import Record, Sample
-from edgeloop.samples.segments import segment_key, write_segment
+from edgeloop.samples.segments import segment_key, to_row, write_segment
 from edgeloop.samples.service import Service
+from edgeloop.samples.splits import split_of
 from edgeloop.samples.table import Tables
 from tests.unit.samples.broken import Crash, Fuse, Guarded, crash_everywhere
 from tests.unit.samples.make import classifier, label, looker, regressor, sample
+
+
+@pytest.fixture(scope="module", autouse=True)
+def great_expectations() -> None:
+    """Imported with its warnings unheard: it imports modules of the standard library that are on their way out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import great_expectations.expectations  # noqa: F401
 
 
 class World:
@@ -193,6 +207,56 @@ def test_an_impossible_label_is_rejected(service: Service, text: str, reason: st
 )
 def test_a_possible_label_has_no_fault(service: Service, text: str) -> None:
     assert service.label_fault(text) is None
+
+
+def test_feedback_for_samples_that_were_not_captured_is_kept_and_counted() -> None:
+    world = World()
+    known, later, never = sample(0), sample(1), sample(2)
+    world.send("captures", known)
+    world.send("labels", label(known, "4"), label(later, "5", "device"), label(never, "6", "device"))
+    assert world.ingest() == Ingested(service="rater", segments=2, samples=1, labels=3, unmatched=2)
+    validate(world.tables, world.service, [])
+    assert freeze(world.store, world.tables, "rater").counts == counts(known)
+    world.send("captures", later)
+    assert world.ingest() == Ingested(service="rater", segments=1, samples=1)
+    validate(world.tables, world.service, [])
+    dataset = freeze(world.store, world.tables, "rater")
+    members = {m.sample_id: m.label for m in members_of(world.tables, "rater", dataset.tables)}
+    assert members == {known.sample_id: "4", later.sample_id: "5"}
+
+
+def test_labels_alone_are_harmless() -> None:
+    world = World()
+    world.send("labels", *(label(sample(n), "4") for n in range(5)))
+    assert world.ingest() == Ingested(service="rater", segments=1, labels=5, unmatched=5)
+    assert freeze(world.store, world.tables, "rater").counts == {"pool": 0, "gate": 0, "test": 0}
+    assert world.ingest() == Ingested(service="rater")
+
+
+def counts(*samples: Sample) -> dict[str, int]:
+    splits = [split_of(s.group, "rater") for s in samples]
+    return {name: splits.count(name) for name in ("pool", "gate", "test")}
+
+
+def test_a_label_of_another_service_is_rejected() -> None:
+    world = World()
+    key = world.send("labels", label(sample(0), "4"), label(sample(1, service="sorter"), "4"))
+    result = world.ingest()
+    assert (result.labels, result.rejected) == (1, 1)
+    assert world.quarantine() == [("value", "label is of service sorter, not rater", key)]
+
+
+def test_fields_that_nobody_here_knows_come_through_unharmed() -> None:
+    """A node says in which order it captured, and that its clock was wrong."""
+    world = World()
+    sent = sample(1, sequence=41, clock_skew=True)
+    world.send("captures", sent, sample(2, sequence=42, clock_skew=False))
+    assert world.ingest().samples == 2
+    found = {r["sample_id"]: r for r in world.tables.read("samples")}
+    assert extras(found[sent.sample_id]) == {"sequence": 41, "clock_skew": True}
+    assert found[sent.sample_id] == to_row(sent)
+    result = validate(world.tables, world.service, suite_of(world.service, Path()))
+    assert (result.accepted, result.quarantined) == (2, 0)
 
 
 def test_batches_bound_memory_and_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

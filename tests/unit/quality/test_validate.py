@@ -201,7 +201,7 @@ def test_crash_at_every_point_ends_as_if_there_had_been_none() -> None:
             validate(tables, regressor(), ranges(regressor()))
         assert state(tables) == state(whole)
 
-    assert crash_everywhere(run) == 4
+    assert crash_everywhere(run) == 5
 
 
 def test_the_ranges_that_features_promise_come_first() -> None:

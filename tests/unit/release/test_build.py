@@ -231,6 +231,22 @@ def test_probes_are_samples_of_the_dataset_and_the_verdict_is_kept(tmp_path: Pat
     assert len(json.loads(world.store.get(blob_key(layer.digest)))["cases"]) == PROBES
 
 
+def test_where_no_sample_came_with_its_input_probes_are_made_up(
+    tmp_path: Path, onnx: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, onnx)
+    monkeypatch.setattr("edgeloop.release.build.example_payloads", lambda *_: [])
+    world.registry.set_champion("rater", "1")
+    released = world.release()
+    assert released is not None
+    made = parse_release(world.store.get(release_key("rater", released[1])), released[1])
+    layer = made.layer("probe")
+    assert layer is not None
+    probe = world.store.get(blob_key(layer.digest))
+    assert len(json.loads(probe)["cases"]) == PROBES
+    run_probe(load_model(regressor().node_config(), {"model": onnx}), probe, classifier=False)
+
+
 def test_every_move_of_the_alias_is_followed_and_a_known_release_reused(tmp_path: Path, onnx: bytes) -> None:
     world = World(tmp_path, onnx)
     seen = []

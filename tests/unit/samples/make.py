@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from edgeloop.samples.payloads import encode_features
-from edgeloop.samples.records import Label, LabelSource, Sample, sample_id
+from edgeloop.samples.records import Label, LabelSource, Sample, digest, sample_id
 from edgeloop.samples.service import Service
 
 START = datetime(2024, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -93,6 +94,20 @@ def sample(number: int = 0, service: str = "rater", payload: bytes | None = None
         "group": f"group-{number}",
     }
     return Sample.model_validate(values | changes)
+
+
+def withheld(number: int, features: Sequence[float], backbone: str, service: str = "looker", **changes: Any) -> Sample:
+    """A sample of ``picture(number)`` whose raw input stayed at its node."""
+    seen = picture(number)
+    values: dict[str, Any] = {
+        "sample_id": sample_id(service, "device-1", START + timedelta(seconds=number), seen),
+        "payload": b"",
+        "payload_digest": digest(seen),
+        "embedding": np.asarray(features, "<f2").tobytes(),
+        "backbone_digest": backbone,
+        "prediction": "cat",
+    }
+    return sample(number, service, **(values | changes))
 
 
 def label(of: Sample, text: str, source: LabelSource = "human", seconds: float = 0, **changes: Any) -> Label:

@@ -22,8 +22,8 @@ from edgeloop.samples.dataset import (
 from edgeloop.samples.records import Label, LabelSource, Sample, Verdict
 from edgeloop.samples.segments import to_row
 from edgeloop.samples.splits import split_of
-from edgeloop.samples.table import Tables
-from tests.unit.samples.make import START, label, sample
+from edgeloop.samples.table import Tables, compact
+from tests.unit.samples.make import START, label, picture, sample, withheld
 
 SAMPLES = [sample(n) for n in range(8)]
 
@@ -199,6 +199,40 @@ def test_a_version_reads_the_same_for_ever(world: World) -> None:
     assert members_of(world.tables, "rater", again.tables) == then
     assert example_payloads(world.tables, "rater", again, 2) == payloads
     assert len(payloads) == 2
+
+
+def test_a_version_reads_the_same_after_compaction(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeloop.samples.table.COMPACT_FILES", 3)
+    then: list[tuple[DatasetVersion, list[Member]]] = []
+    for one in SAMPLES:
+        world.add([one])
+        world.label(label(one, "4"))
+        then.append((world.freeze(), world.members()))
+        compact(world.tables)
+    assert compact(world.tables) == []
+    for version, members in then:
+        again = load_dataset(world.store, "rater", version.id)
+        assert members_of(world.tables, "rater", again.tables) == members
+    assert [len(members) for _, members in then] == list(range(1, 9))
+    assert world.freeze().id == then[-1][0].id
+
+
+def test_examples_are_of_samples_that_came_with_their_input(world: World) -> None:
+    raw = [sample(n, "looker", picture(n)) for n in range(3)]
+    bare = [withheld(n, [1], "sha256:b") for n in range(3, 9)]
+    world.add([*raw, *bare])
+    world.label(*(label(s, "cat") for s in [*raw, *bare]))
+    version = world.freeze()
+    ordered = [s.payload for s in sorted(raw, key=lambda s: s.sample_id)]
+    assert example_payloads(world.tables, "rater", version, 4) == ordered
+    assert example_payloads(world.tables, "rater", version, 2) == ordered[:2]
+
+
+def test_where_no_sample_came_with_its_input_there_is_no_example(world: World) -> None:
+    bare = [withheld(n, [1], "sha256:b") for n in range(3)]
+    world.add(bare)
+    world.label(*(label(s, "cat") for s in bare))
+    assert example_payloads(world.tables, "rater", world.freeze(), 4) == []
 
 
 def test_freezing_twice_writes_one_manifest(world: World) -> None:

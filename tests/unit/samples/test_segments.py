@@ -156,3 +156,16 @@ def test_a_row_keeps_unknown_fields_as_json() -> None:
     row = to_row(sample(humidity=3, place={"room": "b"}))
     assert json.loads(row["extra"]) == {"humidity": 3, "place": {"room": "b"}}
     assert to_row(sample())["extra"] is None
+
+
+def test_what_comes_as_extra_never_stands_in_for_a_column() -> None:
+    mark = json.dumps({"device": "another", "sample_id": "another", "sequence": 7})
+
+    def change(table: Any) -> Any:
+        index = table.column_names.index("extra")
+        return table.set_column(index, "extra", pa.array([mark], pa.string()))
+
+    [read], bad = read_segment(rewritten([sample(1)], change), Sample)
+    assert bad == []
+    assert (read.device, read.sample_id) == (sample(1).device, sample(1).sample_id)
+    assert read.__pydantic_extra__ == {"sequence": 7}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 
 from edgeloop.clients.objects import DirectoryStore
 from edgeloop.samples.records import Label, Sample
 from edgeloop.samples.segments import to_row
-from edgeloop.samples.table import Tables, TableUnavailable
+from edgeloop.samples.table import LostVersion, Tables, TableUnavailable, arrow_schema, compact, not_empty, one_of
 from tests.unit.samples.make import label, sample
 
 
@@ -92,6 +94,91 @@ def test_an_old_version_reads_as_it_was(tables: Tables) -> None:
         assert ids(tables.read("samples", ["sample_id"], version)) == then
 
 
+def test_a_version_that_is_gone_is_named_and_not_taken_for_an_empty_one(tables: Tables) -> None:
+    for version in (0, 7):
+        with pytest.raises(LostVersion, match=rf"version {version} of table samples of rater cannot be read .*cleared"):
+            tables.read("samples", version=version)
+        tables.merge("samples", rows(version), Sample)
+
+
+def test_versions_are_kept_for_ever_also_of_tables_made_before(tables: Tables, root: Path) -> None:
+    """By itself Delta forgets versions that are older than a month, when it next writes a checkpoint."""
+    place = DirectoryStore(root).table("tables/rater/labels")
+    DeltaTable.create(place.uri, schema=arrow_schema(Label), storage_options=place.storage_options)
+    tables.merge("labels", [to_row(label(sample(1), "1"))], Label)
+    tables.merge("samples", rows(1), Sample)
+    for name in ("labels", "samples"):
+        configuration = DeltaTable(DirectoryStore(root).table(f"tables/rater/{name}").uri).metadata().configuration
+        assert configuration["delta.enableExpiredLogCleanup"] == "false", name
+    before = tables.version("labels")
+    tables.merge("labels", [to_row(label(sample(2), "1"))], Label)
+    assert tables.version("labels") == (before or 0) + 1, "set once"
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compaction at four small files."""
+    monkeypatch.setattr("edgeloop.samples.table.COMPACT_FILES", 4)
+
+
+def files_of(root: Path, name: str = "samples") -> int:
+    return len(DeltaTable(DirectoryStore(root).table(f"tables/rater/{name}").uri).file_uris())
+
+
+def test_compaction_keeps_rows_and_every_version(tables: Tables, root: Path, soon: None) -> None:
+    seen: dict[int, list[dict[str, Any]]] = {}
+    for number in range(11):
+        tables.merge("samples", rows(number), Sample)
+        compact(tables)
+        version = tables.version("samples")
+        assert version is not None
+        seen[version] = sorted(tables.read("samples"), key=lambda r: str(r["sample_id"]))
+        assert files_of(root) < 4
+    for version, then in seen.items():
+        assert sorted(tables.read("samples", version=version), key=lambda r: str(r["sample_id"])) == then
+    for version in range(max(seen) + 1):
+        tables.read("samples", ["sample_id"], version)
+    assert tables.merge("samples", rows(*range(12)), Sample) == 1, "still once each"
+
+
+def test_few_files_and_absent_tables_are_left_alone(tables: Tables, root: Path, soon: None) -> None:
+    for number in range(3):
+        tables.merge("samples", rows(number), Sample)
+    before = tables.version("samples")
+    assert compact(tables) == []
+    assert tables.version("samples") == before
+    tables.merge("samples", rows(3), Sample)
+    assert compact(tables) == ["samples"]
+    assert compact(tables) == []
+    assert files_of(root) == 1
+
+
+def test_compaction_between_other_writers_loses_nothing(root: Path, soon: None) -> None:
+    tables_at(root).merge("samples", rows(99), Sample)
+
+    def write(number: int) -> None:
+        mine = tables_at(root)
+        mine.merge("samples", rows(number), Sample)
+        mine.compact("samples")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(12)))
+    assert ids(tables_at(root).read("samples")) == ids(rows(*range(12), 99))
+
+
+def test_only_the_rows_asked_for_are_read(tables: Tables) -> None:
+    tables.merge("samples", rows(0, 1, 2), Sample)
+    tables.merge("samples", [to_row(sample(3, payload=b""))], Sample)
+    wanted = [sample(1).sample_id, sample(3, payload=b"").sample_id, "unknown"]
+    assert ids(tables.read("samples", where=one_of("sample_id", wanted))) == sorted(wanted[:2])
+    assert tables.read("samples", where=one_of("sample_id", wanted[:1])) == rows(1)
+    assert ids(tables.read("samples", ["sample_id"], where=not_empty("payload"))) == ids(rows(0, 1, 2))
+    assert tables.read("samples", ["group"], where=one_of("sample_id", wanted[:1])) == [{"group": "group-1"}]
+    assert tables.read("samples", where=one_of("sample_id", [])) == []
+    assert ids(tables.read("samples", ["sample_id"], 1, not_empty("payload"))) == ids(rows(0, 1, 2))
+    assert tables.read("labels", where=one_of("sample_id", wanted)) == []
+
+
 def test_only_the_columns_asked_for_are_read(tables: Tables) -> None:
     tables.merge("samples", rows(1), Sample)
     assert tables.read("samples", ["group"]) == [{"group": "group-1"}]
@@ -136,3 +223,35 @@ def test_a_table_that_does_not_commit_says_so(tables: Tables, root: Path, monkey
         path.write_text("not a commit", encoding="utf-8")
     with pytest.raises(TableUnavailable, match="table samples of rater did not commit"):
         tables.merge("samples", rows(2), Sample)
+
+
+class Nowhere:
+    """A table in a store that nobody answers for."""
+
+    uri = "s3://bucket/table"
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        self.storage_options: dict[str, str] | None = {
+            "aws_endpoint": f"http://127.0.0.1:{port}",
+            "aws_access_key_id": "key",
+            "aws_secret_access_key": "secret",
+            "aws_region": "here",
+            "aws_allow_http": "true",
+            "max_retries": "0",
+        }
+
+
+def test_a_store_that_is_away_is_named_and_hinders_only_what_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeloop.samples.table.time.sleep", lambda _: None)
+    nowhere = Nowhere()
+    tables = Tables("rater", lambda _: nowhere)
+    for version in (None, 3):
+        with pytest.raises(TableUnavailable, match=r"table samples of rater cannot be read .*: run again"):
+            tables.read("samples", version=version)
+    with pytest.raises(TableUnavailable, match="table samples of rater cannot be read"):
+        tables.version("samples")
+    with pytest.raises(TableUnavailable, match="did not commit"):
+        tables.merge("samples", rows(1), Sample)
+    assert compact(tables) == []

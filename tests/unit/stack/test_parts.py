@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from edgeloop.edge.config import load_node_settings
+from edgeloop.edge.releases.channel import read_root
 from edgeloop.errors import MissingExtra
 from edgeloop.stack.configs import node_config
 from edgeloop.stack.parts import NoRooms, NoServices, broker_part, build_parts
@@ -113,6 +114,15 @@ def test_a_node_reads_what_is_written_for_it(plan: StackPlan) -> None:
     assert second.broker == "mqtt://127.0.0.1:3"
     assert second.store == str(plan.home / "store")
     assert first.state != second.state
+
+
+def test_nodes_get_the_root_that_they_trust(plan: StackPlan) -> None:
+    build_parts(replace(plan, root=b'{"signed": {"_type": "root"}}'), PORTS, {})
+    settings = load_node_settings(plan.home / "nodes" / "edge-1" / "node.yaml", {})
+    assert settings.trust == plan.home / "nodes" / "edge-1" / "root.json"
+    assert read_root(settings.trust) == b'{"signed": {"_type": "root"}}'
+    build_parts(plan, PORTS, {})
+    assert load_node_settings(plan.home / "nodes" / "edge-1" / "node.yaml", {}).trust is None
 
 
 def test_devices_are_shared_where_the_broker_can(plan: StackPlan) -> None:

@@ -1,0 +1,36 @@
+"""The self-check of a release: what the model answered where it was made must be what it answers where it serves."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgeloop.clients.model_types import Model
+from edgeloop.errors import EdgeloopError
+
+
+class FailedProbe(EdgeloopError):
+    """A freshly loaded model answers its probe inputs differently from what the release says."""
+
+
+def make_probe(model: Model, payloads: Sequence[bytes]) -> bytes:
+    """Record what ``model`` answers to ``payloads``: the ``probe`` layer that a node checks itself against."""
+    cases = [{"payload": base64.b64encode(p).decode(), "prediction": model.predict(p).prediction} for p in payloads]
+    return json.dumps({"cases": cases}, sort_keys=True).encode()
+
+
+def run_probe(model: Model, probe: bytes, classifier: bool) -> None:
+    """Compare ``model`` with the answers in ``probe``; a number may differ by one part in a thousand.
+
+    Raises:
+        FailedProbe: an answer differs; it names the case.
+    """
+    for number, case in enumerate(json.loads(probe)["cases"]):
+        got = model.predict(base64.b64decode(case["payload"])).prediction
+        want = case["prediction"]
+        same = got == want if classifier else np.isclose(float(got), float(want), rtol=1e-3, atol=1e-3)
+        if not same:
+            raise FailedProbe(f"probe input {number} gave {got}, the release says {want}: release it again")

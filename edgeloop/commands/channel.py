@@ -1,0 +1,69 @@
+"""``edgeloop channel``: the keys and signatures by which nodes believe what they are told to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeloop.commands.output import Context
+
+
+@click.group()
+def channel() -> None:
+    """The signed channel: which releases may run, and which ring runs which of them."""
+
+
+@channel.command("init")
+@click.option("--root", type=click.Path(path_type=Path, dir_okay=False), help="Write the root that nodes trust there.")
+@click.pass_obj
+def init(context: Context, root: Path | None) -> None:
+    """Make keys and metadata if there are none; show where the root is. Safe to run again."""
+    from edgeloop.bootstrap import App
+    from edgeloop.errors import BadInput
+
+    settings = context.settings
+    data = App(settings).channel.ensure()
+    if root is not None:
+        try:
+            root.write_bytes(data)
+        except OSError as error:
+            raise BadInput(f"--root {root} cannot be written ({error}): name another file") from error
+    where = root or settings.keys_folder / "root.json"
+    context.result(
+        {"root": str(where), "keys": str(settings.keys_folder)},
+        f"nodes trust {where}; the keys are in {settings.keys_folder}",
+    )
+
+
+@channel.command("refresh")
+@click.pass_obj
+def refresh(context: Context) -> None:
+    """Sign anew what is past half of its lifetime. Rollout ticks do so too."""
+    from edgeloop.bootstrap import App
+
+    signed = App(context.settings).channel.refresh()
+    context.result({"signed": signed}, f"signed {', '.join(signed)}" if signed else "nothing is near its end")
+
+
+@channel.command("rotate")
+@click.argument("role")
+@click.pass_obj
+def rotate(context: Context, role: str) -> None:
+    """Replace the key of ROLE: root, targets, releases, rings, snapshot or timestamp."""
+    from edgeloop.bootstrap import App
+
+    App(context.settings).channel.rotate(role)
+    context.result({"rotated": role}, f"{role} has a new key in {context.settings.keys_folder}; keep it")
+
+
+@channel.command("withdraw")
+@click.argument("service")
+@click.argument("release")
+@click.pass_obj
+def withdraw(context: Context, service: str, release: str) -> None:
+    """Never let a node of SERVICE load RELEASE (sha256:…) again."""
+    from edgeloop.bootstrap import App
+
+    App(context.settings).channel.withdraw(service, release)
+    context.result({"withdrawn": release}, f"{release} of {service} may not be loaded any more")

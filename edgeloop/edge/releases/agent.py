@@ -1,0 +1,298 @@
+"""Follows the channel of the node's ring: fetch, check, load beside, try, switch; and fall back by itself.
+
+The signed channel in the store is the truth and a message only a nudge. A release that fails here is refused, until
+the channel says something new or, where time may heal it, for a while; a store that is away is asked again. A release
+that takes the whole process with it is recognised by the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edgeloop.clients.models import FailedProbe, ModelUnavailable, UnloadableModel
+from edgeloop.edge.memory import ModelTooBig
+from edgeloop.edge.releases.attempts import PAUSE_SECONDS, Attempts
+from edgeloop.edge.releases.blobs import Blobs
+from edgeloop.edge.releases.channel import Channel, CorruptManifest, UnapprovedRelease
+from edgeloop.edge.releases.downloads import CorruptBlob
+from edgeloop.edge.releases.loading import Loader
+from edgeloop.edge.releases.state import Refused, ServiceState, StateFile
+from edgeloop.edge.runtime import Loaded, Runtime
+from edgeloop.edge.stats import Stats
+from edgeloop.errors import EdgeloopError
+from edgeloop.samples.releases import MalformedRelease, Wanted
+
+if TYPE_CHECKING:
+    from edgeloop.clients.objects import ObjectStore
+
+_log = logging.getLogger(__name__)
+#: Here trying again may help: the store is mended, the release approved, the memory free.
+_PASSING = (CorruptBlob, CorruptManifest, UnapprovedRelease, ModelTooBig)
+#: The release is at fault: trying again changes nothing.
+_FAULTS = (MalformedRelease, UnloadableModel, FailedProbe)
+
+
+class Agent:
+    """The releases of one node. ``poll`` is called by one thread per service at a time, the rest by any."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        runtime: Runtime,
+        blobs: Blobs,
+        state: StateFile,
+        stats: Stats,
+        *,
+        loader: Loader | None = None,
+        changed: Callable[[], None] = lambda: None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._channel = channel
+        self._runtime = runtime
+        self._blobs = blobs
+        self._state = state
+        self._stats = stats
+        self._loader = loader or Loader()
+        self._changed = changed
+        self._wall = wall
+        self._lock = threading.RLock()
+        self._previous: dict[str, Loaded] = {}
+        self._errors: dict[str, str | None] = {}
+        self._attempts = Attempts(state, wall)
+        self._stopped: set[str] = set()
+        runtime.on_lost_trial = self.fall_back
+        runtime.on_passed_trial = self.passed
+
+    def status(self, service: str) -> tuple[ServiceState, str | None]:
+        """What is remembered of ``service``, and the last error."""
+        known = self._state.service(service)
+        return known, self._errors.get(service) or (known.refused.error if known.refused else None)
+
+    def serving(self, service: str) -> str | None:
+        """Digest of the release that answers now."""
+        loaded = self._runtime.loaded(service)
+        return loaded.release if loaded else None
+
+    # --- from the disk
+
+    def boot(self, services: list[str]) -> None:
+        """Load the last good release of each service from the disk, or the one before; needs no network."""
+        for service in services:
+            with self._lock:
+                self._attempts.bury(service)
+            self._boot(service)
+
+    def _boot(self, service: str) -> bool:
+        known = self._state.service(service)
+        names = [name for name in (known.serving, known.previous) if name]
+        if not names:  # what was remembered is lost, what was fetched may be here still
+            refused = known.refused.release if known.refused else None
+            names = [name for name in self._blobs.newest(service) if name != refused]
+        return any(self._boot_one(service, name) for name in names)
+
+    def _boot_one(self, service: str, name: str) -> bool:
+        with self._lock:
+            trying = self._state.service(service).trying
+            on_trial = trying == name
+            if trying is None or on_trial:  # the count of one that kills the process while it loads must stay
+                self._attempts.begin(service, name)
+        loaded = self._load_local(service, name)
+        with self._lock:
+            if trying is None or (on_trial and loaded is None):
+                self._attempts.end(service)
+            if loaded is None:
+                return False
+            loaded.on_trial = on_trial
+            self._runtime.switch(service, loaded)
+            known = self._state.service(service)
+            self._state.update(service, known.model_copy(update={"serving": known.serving or name}))
+            return True
+
+    def _load_local(self, service: str, name: str) -> Loaded | None:
+        try:
+            release = self._blobs.manifest(name)
+            if release is None:
+                return None
+            layers = {layer.role: self._blobs.read(layer.digest) for layer in self._loader.needed(release)}
+            return self._loader.load(release, {role: data for role, data in layers.items() if data is not None})
+        except (*_FAULTS, *_PASSING, ModelUnavailable, OSError) as error:
+            self._errors[service] = f"release {name} on the disk: {error}"
+            _log.error("a release on the disk does not load", extra={"service": service, "error": str(error)})
+            return None
+
+    # --- from the channel
+
+    def poll(self, service: str, store: ObjectStore) -> bool:
+        """Read the channel and follow it; returns whether something new serves.
+
+        Raises:
+            EdgeloopError, OSError: the store or the disk is away, or the channel cannot be believed; nothing has
+                changed, call again later.
+        """
+        if service in self._stopped:
+            return False
+        try:
+            if self._runtime.loaded(service) is None and self._state.service(service).serving:
+                self._boot(service)  # the server that has its model may be there now
+            wanted = self._channel.wanted(service)
+            settled = wanted is None or self._is_settled(service, wanted)
+            switched = False if settled or wanted is None else self._follow(service, wanted, store)
+        except (EdgeloopError, OSError) as error:
+            self._errors[service] = str(error)
+            raise
+        self._errors[service] = None
+        return switched
+
+    def _is_settled(self, service: str, wanted: Wanted) -> bool:
+        """Whether there is nothing to do for ``wanted``; writes down what is new in it."""
+        with self._lock:
+            known = self._state.service(service)
+            if (wanted.release, wanted.sequence) != (known.wanted, known.sequence):
+                change = {"wanted": wanted.release, "sequence": wanted.sequence}
+                self._state.update(service, known.model_copy(update=change))
+                self._changed()
+            refused = known.refused
+            return self.serving(service) == wanted.release or (
+                refused is not None
+                and (refused.release, refused.sequence) == (wanted.release, wanted.sequence)
+                and (refused.until is None or self._wall() < refused.until)
+            )
+
+    def _follow(self, service: str, wanted: Wanted, store: ObjectStore) -> bool:
+        try:
+            loaded = self._prepare(service, wanted.release, store)
+        except _FAULTS as error:
+            self._refuse(service, wanted, error, None)
+            return False
+        except _PASSING as error:
+            self._refuse(service, wanted, error, self._wall() + PAUSE_SECONDS)
+            return False
+        return self._switch(service, wanted, loaded)
+
+    def _prepare(self, service: str, name: str, store: ObjectStore) -> Loaded:
+        release = self._channel.release(service, name)
+        self._loader.check_room(release)
+        self._blobs.keep(release)
+        needed = self._loader.needed(release)
+        blobs = self._blobs.fetch(store, needed)
+        with self._lock:
+            self._attempts.begin(service, name)
+        try:
+            return self._loader.load(release, {layer.role: blobs[layer.digest] for layer in needed})
+        except BaseException:
+            with self._lock:
+                self._attempts.end(service)
+            raise
+
+    def _refuse(self, service: str, wanted: Wanted, error: Exception, until: float | None) -> None:
+        _log.error("a release is refused", extra={"service": service, "release": wanted.release, "error": str(error)})
+        with self._lock:
+            refused = Refused(release=wanted.release, sequence=wanted.sequence, error=str(error), until=until)
+            self._state.update(service, self._state.service(service).model_copy(update={"refused": refused}))
+            self._sweep()
+        self._changed()
+
+    def _switch(self, service: str, wanted: Wanted, loaded: Loaded) -> bool:
+        loaded.on_trial = True
+        with self._lock:
+            if service in self._stopped:  # meanwhile
+                self._attempts.end(service)
+                return False
+            before = self._runtime.switch(service, loaded)
+            if before is not None:
+                self._previous[service] = before
+            self._stats.new_release(service)
+            known = self._state.service(service)
+            previous = before.release if before else known.previous
+            change = {"serving": wanted.release, "previous": previous, "refused": None}
+            self._state.update(service, known.model_copy(update=change))
+            self._sweep()
+        _log.info("switched", extra={"service": service, "release": wanted.release, "previous": previous})
+        self._changed()
+        return True
+
+    # --- back
+
+    def fall_back(self, service: str, release: str) -> None:
+        """Serve the release before again, because ``release`` fails on its inputs.
+
+        On trial it is still in memory. Later it has to be loaded, which is not for the thread of a request.
+        """
+        with self._lock:
+            before = self._previous.pop(service, None)
+            if before is not None:
+                self._serve_again(service, release, before)
+                return
+            name = self._state.service(service).previous
+        if name is not None and name != release:
+            work = (service, release, name)
+            threading.Thread(target=self._fall_back_to_the_disk, args=work, daemon=True).start()
+
+    def _fall_back_to_the_disk(self, service: str, release: str, name: str) -> None:
+        before = self._load_local(service, name)
+        if before is not None:
+            with self._lock:
+                self._serve_again(service, release, before)
+
+    def _serve_again(self, service: str, release: str, before: Loaded) -> None:
+        if self.serving(service) != release:
+            return
+        self._runtime.switch(service, before)
+        self._stats.new_release(service)
+        known = self._state.service(service)
+        why = f"release {release} failed on most of its inputs: roll out another"
+        refused = Refused(release=release, sequence=known.sequence, error=why)
+        change = {"serving": before.release, "previous": None, "refused": refused, "trying": None, "tries": 0}
+        self._state.update(service, known.model_copy(update=change))
+        _log.error("fell back", extra={"service": service, "release": before.release, "refused": release})
+        self._changed()
+
+    def passed(self, service: str, release: str) -> None:
+        """Write down that ``release`` has passed its trial, and free the memory of the one before."""
+        with self._lock:
+            if self.serving(service) == release:
+                self._previous.pop(service, None)
+            if self._attempts.is_trying(service, release):
+                self._attempts.end(service)
+
+    def look(self) -> None:
+        """A release on trial that this process has lived with for long does not kill it."""
+        with self._lock:
+            for service in self._state.state.services:
+                self._attempts.look(service)
+
+    def close(self) -> None:
+        """The process ends in good order."""
+        with self._lock:
+            self._attempts.close()
+
+    # --- by hand
+
+    def unload(self, service: str) -> bool:
+        """Serve nothing for ``service`` until :meth:`load`, also when the channel changes; whether it served."""
+        with self._lock:
+            self._stopped.add(service)
+            self._previous.pop(service, None)
+            unloaded = self._runtime.unload(service)
+        self._changed()
+        return unloaded is not None
+
+    def load(self, service: str) -> bool:
+        """Serve the last good release again and follow the channel; whether one serves now."""
+        self._stopped.discard(service)
+        serves = self._runtime.loaded(service) is not None or self._boot(service)
+        self._changed()
+        return serves
+
+    def _sweep(self) -> None:
+        keep = set[str]()
+        for known in self._state.state.services.values():
+            refused = known.refused.release if known.refused else None
+            keep |= {name for name in (known.serving, known.previous, known.trying) if name}
+            if known.wanted and known.wanted != refused:  # it may be on its way
+                keep.add(known.wanted)
+        self._blobs.sweep(keep)

@@ -1,0 +1,71 @@
+"""Remembers over a crash which release was being tried, so that one that kills the process does not do so for ever."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from edgeloop.edge.releases.state import Refused, ServiceState, StateFile
+
+_log = logging.getLogger(__name__)
+#: A release is refused after so many processes in a row that did not live to see it proven.
+CRASHES = 3
+#: A release that may be mended without a word in the channel, or is all there is, is tried again after so long.
+PAUSE_SECONDS = 900.0
+#: A process that has lived so long with a release on trial does not die of it at once: the count begins anew.
+SURVIVED_SECONDS = 300.0
+
+
+class Attempts:
+    """What state.json says of the release that is being loaded or on trial. Not locked: the agent's lock is held."""
+
+    def __init__(self, state: StateFile, wall: Callable[[], float] = time.time) -> None:
+        self._state = state
+        self._wall = wall
+        self._since: dict[str, float] = {}
+
+    def begin(self, service: str, name: str) -> None:
+        """Write down that ``name`` is tried now, before it can do harm."""
+        known = self._state.service(service)
+        tries = known.tries + 1 if known.trying == name else 1
+        self._since[service] = self._wall()
+        self._change(service, known, trying=name, tries=tries)
+
+    def is_trying(self, service: str, name: str) -> bool:
+        """Whether ``name`` is not proven yet."""
+        return self._state.service(service).trying == name
+
+    def end(self, service: str) -> None:
+        """It is proven, or given up."""
+        self._change(service, self._state.service(service), trying=None, tries=0)
+
+    def look(self, service: str) -> None:
+        """Begin the count anew when this process has lived long enough."""
+        known = self._state.service(service)
+        if known.tries and self._wall() - self._since.get(service, self._wall()) > SURVIVED_SECONDS:
+            self._change(service, known, tries=0)
+
+    def bury(self, service: str) -> None:
+        """At a start: refuse the release that the processes before this one died of."""
+        known = self._state.service(service)
+        if known.trying is None or known.tries < CRASHES:
+            return
+        why = f"the process died {known.tries} times while release {known.trying} was loaded or on trial"
+        _log.error("a release is refused", extra={"service": service, "release": known.trying, "error": why})
+        # With nothing to fall back on it gets other chances, rarely enough to leave the other services in peace.
+        alone = known.previous is None if known.serving == known.trying else known.serving is None
+        until = self._wall() + PAUSE_SECONDS if alone else None
+        refused = Refused(release=known.trying, sequence=known.sequence, error=f"{why}: roll out another", until=until)
+        change: dict[str, object] = {"refused": refused, "trying": None, "tries": 0}
+        if known.serving == known.trying:
+            change |= {"serving": known.previous, "previous": None}
+        self._change(service, known, **change)
+
+    def close(self) -> None:
+        """The process ends in good order: nothing it loaded is to blame."""
+        for service, known in list(self._state.state.services.items()):
+            self._change(service, known, tries=0)
+
+    def _change(self, service: str, known: ServiceState, **change: object) -> None:
+        self._state.update(service, known.model_copy(update=change))

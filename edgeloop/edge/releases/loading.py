@@ -1,0 +1,92 @@
+"""From the bytes of a release to a model that has passed its self-check, within the node's memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from edgeloop.clients.models import Endpoint, FailedProbe, ModelUnavailable, UnloadableModel, load_model, run_probe
+from edgeloop.edge.memory import MemoryBudget
+from edgeloop.edge.runtime import Loaded
+from edgeloop.samples.releases import Layer, Release
+from edgeloop.samples.service import NodeConfig
+
+#: All that is needed of a release whose model runs in a server beside the node.
+_BESIDE = frozenset({"config", "probe"})
+
+
+class Loader:
+    """Makes models of releases.
+
+    Args:
+        budget: refuses what would not fit; None is no limit.
+        endpoints: services whose model runs in a server beside the node.
+    """
+
+    def __init__(self, budget: MemoryBudget | None = None, endpoints: Mapping[str, Endpoint] | None = None) -> None:
+        self._budget = budget or MemoryBudget(None)
+        self._endpoints = dict(endpoints or {})
+
+    def needed(self, release: Release) -> list[Layer]:
+        """The layers that this node has to have."""
+        beside = release.service in self._endpoints
+        return [layer for layer in release.layers if not beside or layer.role in _BESIDE]
+
+    def check_room(self, release: Release) -> None:
+        """Raise ModelTooBig when ``release`` would not fit beside what is loaded; before anything is fetched."""
+        sizes = [layer.size for layer in self.needed(release) if layer.role not in _BESIDE]
+        if sizes:
+            self._budget.check(f"{release.service} {release.digest}", sum(sizes))
+
+    def load(self, release: Release, layers: Mapping[str, bytes]) -> Loaded:
+        """Build the model of ``release`` from ``layers`` by role, and run its self-check.
+
+        Raises:
+            UnloadableModel, FailedProbe: the release is at fault.
+            ModelTooBig: it does not fit.
+            ModelUnavailable: the server beside the node is away.
+        """
+        self.check_room(release)
+        loaded = self._build(release, layers)
+        if "probe" in layers:
+            _probe(loaded, layers["probe"])
+        self._budget.confirm(f"{release.service} {release.digest}")
+        return loaded
+
+    def _build(self, release: Release, layers: Mapping[str, bytes]) -> Loaded:
+        config = _config(release, layers)
+        backbone = release.layer("backbone")
+        endpoint = self._endpoints.get(release.service)
+        try:
+            model = load_model(config, layers, backbone.digest if backbone else None, endpoint=endpoint)
+        except (UnloadableModel, ModelUnavailable):
+            raise
+        except Exception as error:
+            raise UnloadableModel(
+                f"release {release.digest} does not load ({str(error)[:200]}): release it again"
+            ) from error
+        return Loaded(release.digest, release.version, config, model)
+
+
+def _config(release: Release, layers: Mapping[str, bytes]) -> NodeConfig:
+    try:
+        return NodeConfig.model_validate(json.loads(layers["config"]))
+    except KeyError as error:
+        raise UnloadableModel(f"release {release.digest} has no whole layer {error}: release it again") from error
+    except (ValueError, ValidationError) as error:
+        raise UnloadableModel(
+            f"config of {release.digest} does not parse ({str(error)[:200]}): release it again"
+        ) from error
+
+
+def _probe(loaded: Loaded, probe: bytes) -> None:
+    try:
+        run_probe(loaded.model, probe, loaded.config.kind != "tabular-regressor")
+    except (FailedProbe, ModelUnavailable):
+        raise
+    except Exception as error:
+        raise FailedProbe(
+            f"the probe of {loaded.release} does not run ({str(error)[:200]}): release it again"
+        ) from error

@@ -1,0 +1,1 @@
+"""Which inputs are worth sending, and with what probability each was chosen."""
