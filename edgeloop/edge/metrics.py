@@ -26,6 +26,10 @@ def exposition(stats: Stats, spool: Spool, runtime: Runtime) -> str:
         *_each(stats, _audit),
         *_head("edgeloop_feedback_refused_total", "counter", "Feedback that was no use."),
         *_each(stats, _feedback),
+        *_head(
+            "edgeloop_messages_ignored_total", "counter", "MQTT messages that could not be answered, by the reason."
+        ),
+        *(f'edgeloop_messages_ignored_total{{reason="{why}"}} {stats.ignored[why]}' for why in ("retained", "topic")),
         *_spool(stats, spool),
         *_memory(),
         *_head("edgeloop_release_info", "gauge", "The release that serves."),

@@ -88,7 +88,7 @@ class Node:
         self._gateway = Gateway(
             settings.node, self.runtime, self._spool, self._stats, selectors, clock=clock, grouped=grouped
         )
-        self._intake = Intake(self._gateway, settings.inflight)
+        self._intake = Intake(self._gateway, settings.inflight, self._stats.ignored)
         self._reporter = Reporter(
             settings.node, settings.ring, self._agent, self._stats, self._spool, selectors, clock, settings.state
         )

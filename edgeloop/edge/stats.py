@@ -51,6 +51,8 @@ class Stats:
     def __init__(self, services: list[str]) -> None:
         self.lock = threading.Lock()
         self.services = {name: ServiceStats() for name in services}
+        self.ignored: Counter[str] = Counter()
+        """MQTT messages that could not even be answered, by the reason: ``retained``, ``topic``."""
 
     def answered(self, service: str, seconds: float, confidence: float | None) -> None:
         """Count one good answer."""

@@ -60,7 +60,8 @@ class _Task:
 class Intake:
     """Hands inputs and feedback to the gateway, a bounded number at a time."""
 
-    def __init__(self, gateway: Answers, inflight: int) -> None:
+    def __init__(self, gateway: Answers, inflight: int, ignored: Counter[str] | None = None) -> None:
+        """``ignored`` counts what could not even be answered, by the reason: ``retained``, ``topic``."""
         self._gateway = gateway
         self._inflight = inflight
         self._workers: Workers[_Task] = Workers(self._begin, inflight, "intake")
@@ -69,8 +70,7 @@ class Intake:
         self._working = 0
         self._waiting_bytes = 0
         self._stopped = False
-        self.dropped: Counter[str] = Counter()
-        """Messages that could not even be answered, by the reason: ``retained``, ``topic``."""
+        self.ignored = Counter[str]() if ignored is None else ignored
 
     def handlers(self, services: list[str], devices: list[str], group: str | None) -> Mapping[str, Handler]:
         """The subscriptions: inputs are shared among the nodes of ``group``, feedback likewise."""
@@ -93,7 +93,7 @@ class Intake:
     def _take(self, leaf: str, message: Message, ack: Ack) -> None:
         """In the network thread."""
         if message.retain:  # kept from some earlier time, and sent again on every connect: not a new capture
-            self.dropped["retained"] += 1
+            self.ignored["retained"] += 1
             _log.warning("a retained input is ignored", extra={"topic": message.topic[:200]})
             ack()
             return
@@ -109,7 +109,7 @@ class Intake:
             self._waiting_bytes -= len(task.message.payload)
         parts = parse_device_topic(task.message.topic)
         if parts is None or parts[2] != task.leaf:
-            return partial(self._drop, task, "topic")
+            return partial(self._ignore, task)
         service, device, _ = parts
         try:
             answer = self._start(task, service, device)
@@ -168,9 +168,9 @@ class Intake:
             task.ack()
         self._done()
 
-    def _drop(self, task: _Task, reason: str) -> None:
-        self.dropped[reason] += 1
-        _log.warning("a message on an unusable topic is dropped", extra={"topic": task.message.topic[:200]})
+    def _ignore(self, task: _Task) -> None:
+        self.ignored["topic"] += 1
+        _log.warning("a message on an unusable topic is ignored", extra={"topic": task.message.topic[:200]})
         task.ack()
         self._done()
 

@@ -151,7 +151,7 @@ def test_a_message_of_no_device_is_dropped_and_counted(site: Site, topic: str) -
     (take, *_) = site.intake.handlers([SERVICE], ["+"], None).values()
     take(Message(topic, b"[0.5,1]"), lambda: acked.append(True))
     assert site.intake.stop(5) and acked == [True]
-    assert site.intake.dropped["topic"] == 1 and site.results.empty()
+    assert site.intake.ignored["topic"] == 1 and site.results.empty()
 
 
 def test_an_unknown_service_is_told_so(site: Site) -> None:
