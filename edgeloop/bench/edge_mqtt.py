@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeloop.bench.edge_release import Releases
 
 _SERVICE = "bench-idle"
-_COUNT = re.compile(rf'edgeloop_requests_total{{service="{_SERVICE}",outcome="ok"}} (\d+)'.encode())
+_COUNT = re.compile(rf'edgeloop_captured_total{{service="{_SERVICE}",selected_by="audit"}} (\d+)'.encode())
 #: The first and the last of the messages are left out: the one waits for the connection, the other for nothing.
 _FROM, _TO = 0.05, 0.95
 
@@ -55,7 +55,7 @@ def bench_mqtt(
     for _ in range(runs):
         measure([*session, "0"])
         with node.run("edgeloop.bench.peers.idle_node"):
-            until(lambda: _answered(node) is not None, "the idle node")
+            until(lambda: _captured(node) is not None, "the idle node")
             _wait_subscribed(broker_port, node)
         _publish(broker_port, topic, payload, messages)
         bare = messages / measure([*session, str(messages)])["seconds"]
@@ -70,7 +70,8 @@ def bench_mqtt(
     )
 
 
-def _answered(node: NodeUnderTest) -> int | None:
+def _captured(node: NodeUnderTest) -> int | None:
+    """Samples that are on its disk; None before it says so."""
     found = _COUNT.search(node.get("/metrics")[1])
     return int(found[1]) if found else None
 
@@ -79,11 +80,11 @@ def _wait_subscribed(port: int, node: NodeUnderTest) -> None:
     """Until an input gets through: then the node's session stands, and keeps what comes while it is away."""
     with closing(brokers.connect(f"mqtt://{HOST}:{port}", "bench-probe")) as broker:
 
-        def answered() -> bool:
+        def captured() -> bool:
             broker.publish(device_topic(_SERVICE, "probe", "input"), b"probe")
-            return bool(_answered(node))
+            return bool(_captured(node))
 
-        until(answered, "the idle node's subscription")
+        until(captured, "the idle node's subscription")
 
 
 def _publish(port: int, topic: str, payload: bytes, count: int) -> None:
@@ -102,7 +103,7 @@ def _drain(node: NodeUnderTest, messages: int) -> float:
     seen: list[tuple[float, int]] = []
 
     def through() -> bool:
-        count = _answered(node) or 0
+        count = _captured(node) or 0
         if count >= _FROM * messages:
             seen.append((time.perf_counter(), count))
         return count >= _TO * messages

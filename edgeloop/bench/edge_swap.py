@@ -21,6 +21,8 @@ CLIENTS = 8
 AFTER_SECONDS = 0.5
 #: Between two swaps, so that there is an "else" to compare with.
 PAUSE_SECONDS = 1.0
+#: A swap may take so long.
+SWAP_SECONDS = 30.0
 LoadCommand = Callable[[int, bytes, int, float], list[str]]
 
 
@@ -42,12 +44,15 @@ def bench_swaps(
     """Swap ``swaps`` times under load."""
     request = v2_binary(SERVICE, (releases.folder / "picture.jpg").read_bytes())
     windows: list[tuple[float, float]] = []
-    # It is ended when the swaps are done; the time only bounds it.
-    seconds = swaps * (PAUSE_SECONDS + 3.0)
-    with subprocess.Popen(load_command(node.port, request, CLIENTS, seconds), stdout=subprocess.PIPE) as load:
-        for number in range(1, swaps + 1):
+    longest = swaps * (PAUSE_SECONDS + SWAP_SECONDS) + 60
+    with subprocess.Popen(load_command(node.port, request, CLIENTS, longest), stdout=subprocess.PIPE) as load:
+        try:
+            for number in range(1, swaps + 1):
+                time.sleep(PAUSE_SECONDS)
+                windows.append(_swap(node, releases, number))
             time.sleep(PAUSE_SECONDS)
-            windows.append(_swap(node, releases, number))
+        finally:
+            load.terminate()
         output = load.communicate()[0]
     if load.returncode:
         raise BenchFailed(f"the load ended with {load.returncode}: read the logs in the bench folder")
@@ -71,7 +76,7 @@ def bench_swaps(
 def _swap(node: NodeUnderTest, releases: Releases, number: int) -> tuple[float, float]:
     begun = time.time()
     wanted = releases.point(number % 2)
-    until(lambda: node.serving() == wanted, f"swap {number}", 30)
+    until(lambda: node.serving() == wanted, f"swap {number}", SWAP_SECONDS)
     return begun, time.time() + AFTER_SECONDS
 
 

@@ -1,13 +1,14 @@
 """Clients that ask one server the same thing as fast as it answers: one thread and one connection each.
 
 Runs as a process of its own: ``python -m edgeloop.bench.peers.load HOST PORT REQUEST_FILE CLIENTS SECONDS``. The file
-holds the bytes of a whole HTTP request. Prints one JSON object: ``started`` and ``took`` of each answer in seconds,
-``failed``, ``seconds``.
+holds the bytes of a whole HTTP request. Ends after SECONDS, or at SIGTERM. Prints one JSON object: ``started`` and
+``took`` of each answer in seconds, ``failed``, ``seconds``.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import sys
 import threading
@@ -49,24 +50,27 @@ def _more(link: socket.socket) -> bytes:
     return data
 
 
-def client(address: tuple[str, int], request: bytes, until: float, tally: Tally) -> None:
-    """Ask until the time is over."""
-    link = connect(address)
-    while (started := time.time()) < until:
-        begun = time.perf_counter()
+def client(address: tuple[str, int], request: bytes, over: threading.Event, tally: Tally) -> None:
+    """Ask until it is over; after a connection that failed, on a new one."""
+    while not over.is_set():
         try:
-            link.sendall(request)
-            status = read_answer(link)
+            with connect(address) as link:
+                ask(link, request, over, tally)
         except OSError as error:
             tally.failed.append(str(error))
-            link.close()
-            link = connect(address)
-            continue
+            over.wait(0.1)
+
+
+def ask(link: socket.socket, request: bytes, over: threading.Event, tally: Tally) -> None:
+    """Ask on one connection; raises OSError when it fails."""
+    while not over.is_set():
+        started, begun = time.time(), time.perf_counter()
+        link.sendall(request)
+        status = read_answer(link)
         tally.started.append(started)
         tally.took.append(time.perf_counter() - begun)
         if b" 200 " not in status + b" ":
             tally.failed.append(status.decode(errors="replace"))
-    link.close()
 
 
 def connect(address: tuple[str, int]) -> socket.socket:
@@ -81,11 +85,13 @@ def main(arguments: list[str]) -> None:
     with open(file, "rb") as source:
         request = source.read()
     tallies = [Tally() for _ in range(int(clients))]
-    begun = time.perf_counter()
-    until = time.time() + float(seconds)
-    threads = [threading.Thread(target=client, args=((host, int(port)), request, until, t)) for t in tallies]
+    begun, over = time.perf_counter(), threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: over.set())
+    threads = [threading.Thread(target=client, args=((host, int(port)), request, over, t)) for t in tallies]
     for thread in threads:
         thread.start()
+    over.wait(float(seconds))
+    over.set()
     for thread in threads:
         thread.join()
     result = {
