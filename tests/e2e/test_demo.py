@@ -78,7 +78,7 @@ def check_splits(home: Path, service: str) -> None:
 
 def test_wine_red_to_white_twice_on_one_home(tmp_path: Path, shared: Path) -> None:
     home = tmp_path / "home"
-    wine = ("demo", "--service", "wine-rater", "--rounds", "3", "--nodes", "2")
+    wine = ("demo", "--service", "wine-rater", "--rounds", "5", "--nodes", "2")
     first = result_of(edgeloop(*wine, "--data", str(shared / "datasets" / "wine"), home=home))
     check(first, "wine-rater", nodes=2)
     assert first["metric"] == "r2"
@@ -106,7 +106,7 @@ def test_cats_and_dogs_from_a_hundred_photos(tmp_path: Path, shared: Path) -> No
 def test_wine_with_the_store_on_a_real_s3_server(tmp_path: Path, shared: Path, s3_server: S3Server) -> None:
     url = s3_server.store_url("wine-loop")
     environ = {**s3_server.environ(), "EDGELOOP_STORE": url}
-    words = ("demo", "--service", "wine-rater", "--rounds", "3", "--nodes", "2")
+    words = ("demo", "--service", "wine-rater", "--rounds", "5", "--nodes", "2")
     data = ("--data", str(shared / "datasets" / "wine"))
     result = result_of(edgeloop(*words, *data, home=tmp_path / "home", environ=environ))
     check(result, "wine-rater", nodes=2)
