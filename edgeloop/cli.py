@@ -17,6 +17,7 @@ from edgeloop.commands.bench import bench
 from edgeloop.commands.channel import channel
 from edgeloop.commands.data import data
 from edgeloop.commands.demo import demo
+from edgeloop.commands.label import label
 from edgeloop.commands.node import node
 from edgeloop.commands.output import Context
 from edgeloop.commands.stack import doctor, down, status, up
@@ -49,7 +50,7 @@ def cli(context: click.Context, home: Path | None, as_json: bool) -> None:
     context.obj = Context(home=home, as_json=as_json)
 
 
-for command in (up, down, status, doctor, data, demo, bench, web, node, channel):
+for command in (up, down, status, doctor, data, demo, bench, web, node, channel, label):
     cli.add_command(command)
 
 

@@ -59,6 +59,16 @@ rollouts = sa.Table(
     sa.Column("wave_since", sa.DateTime(timezone=True), nullable=False),
     sa.Column("at", sa.DateTime(timezone=True), nullable=False),
 )
+gate_uses = sa.Table(
+    "gate_uses",
+    _meta,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("service", sa.String(64), nullable=False),
+    sa.Column("gate_set", sa.String(80), nullable=False, index=True),
+    sa.Column("key", sa.String(80), nullable=False),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    sa.UniqueConstraint("service", "gate_set", "key"),
+)
 
 
 class DatabaseUnavailable(Unavailable):
@@ -127,6 +137,17 @@ class FleetStore:
         if harmless:
             query = query.where(ledger.c.verdict != "harmful")
         return self._one(query.order_by(ledger.c.id.desc()))
+
+    def use_gate(self, service: str, gate_set: str, key: str) -> int:
+        """Count the decision ``key`` on a set of gate samples; return which decision on them it is, from 1 on.
+
+        A decision that is made again keeps its number.
+        """
+        self._insert(gate_uses, service=service, gate_set=gate_set, key=key, at=now())
+        uses = gate_uses.c.service == service, gate_uses.c.gate_set == gate_set
+        own = sa.select(gate_uses.c.id).where(*uses, gate_uses.c.key == key).scalar_subquery()
+        row = self._one(sa.select(sa.func.count().label("uses")).where(*uses, gate_uses.c.id <= own))
+        return 0 if row is None else int(row["uses"])
 
     def add_release(self, service: str, version: str, digest: str) -> bool:
         """Record a release once; False when it was there."""

@@ -8,6 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from edgeloop.bootstrap import open_app
 from edgeloop.clients.registry import ModelVersion
 from edgeloop.learning.evaluate import Evaluation, evaluate
+from edgeloop.learning.gate_text import decision_text
 from edgeloop.learning.register import register
 from edgeloop.learning.rounds import Plan, Promotion, plan_round, promote
 from edgeloop.learning.train import Candidate, Mode, train
@@ -41,7 +42,7 @@ def train_candidate(plan: Plan) -> Candidate:
 def evaluate_candidate(plan: Plan, candidate: Candidate) -> Evaluation:
     """Score candidate and champion on the locked gate samples."""
     app = open_app()
-    return evaluate(app.store, app.tables(plan.service), app.service(plan.service), plan.dataset, candidate)
+    return evaluate(app.store, app.tables(plan.service), app.service(plan.service), plan.dataset, candidate, app.fleet)
 
 
 @task(
@@ -70,26 +71,6 @@ def promote_candidate(plan: Plan, candidate: Candidate, evaluation: Evaluation, 
     result = promote(
         app.store, app.tables(plan.service), app.registry, app.fleet, service, plan, candidate, evaluation, version
     )
-    create_markdown_artifact(
-        markdown=gate_text(evaluation, result), key=f"gate-{plan.service}", description="Decision of the gate"
-    )
+    text = decision_text(evaluation, service.gate, result.version, result.former, result.held)
+    create_markdown_artifact(markdown=text, key=f"gate-{plan.service}", description="Decision of the gate")
     return result
-
-
-def gate_text(evaluation: Evaluation, result: Promotion) -> str:
-    """The decision in Markdown: verdict, reason and every slice."""
-    decision = evaluation.decision
-    lines = [
-        f"## {result.verdict}: {result.reason}",
-        "",
-        f"Version {result.version} against {result.former or 'nothing'}, on {decision.samples} locked gate samples.",
-        "",
-        f"| slice | samples | candidate {evaluation.metric} | champion {evaluation.metric} |",
-        "|---|---|---|---|",
-    ]
-    for name, part in decision.slices.items():
-        champion = "" if part.champion is None else f"{part.champion:.3f}"
-        lines.append(f"| {name} | {part.samples} | {part.candidate:.3f} | {champion} |")
-    if result.held:
-        lines += ["", f"{result.held} new labels are set aside until a stronger source confirms them."]
-    return "\n".join(lines)

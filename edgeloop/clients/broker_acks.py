@@ -1,29 +1,34 @@
 """What is on its way between a client and its broker: messages to acknowledge, and packets to be acknowledged.
 
-A message that comes again after a reconnect, while its first delivery is still in work, is the same message: it is
-not handed out twice, and the acknowledgement of the first delivery counts for it. Otherwise a device without a
-capture time would get two answers and its input would become two samples.
+A message that comes again after a reconnect is the same message, whether its first delivery is still in work or its
+acknowledgement was lost with the connection: it is not handed out twice, and the acknowledgement of the first delivery
+counts for it. Otherwise a device without a capture time would get two answers and its input would become two samples.
+The number alone does not tell: the broker may have got the acknowledgement and used the number for another message.
+Only if that other one is the same in every byte, and was cut off on its way, is it taken for the first.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
 from edgeloop.clients.broker_types import Done
 
+#: Acknowledged deliveries that are remembered: more than a client lets the broker send without an acknowledgement.
+_REMEMBERED = 1024
+
 
 class Delivery:
     """One message that was handed out; calling it acknowledges."""
 
-    __slots__ = ("_order", "done", "mid", "send", "topic")
+    __slots__ = ("_order", "done", "fingerprint", "mid", "send")
 
-    def __init__(self, order: AckOrder, mid: int, topic: str) -> None:
+    def __init__(self, order: AckOrder, mid: int, fingerprint: int) -> None:
         self._order = order
         self.mid = mid
-        self.topic = topic
+        self.fingerprint = fingerprint
         self.done = False
         self.send = True
 
@@ -44,19 +49,21 @@ class AckOrder:
         self._lock = threading.Lock()
         self._waiting: deque[Delivery] = deque()
         self._before: dict[int, Delivery] = {}
+        self._acked: OrderedDict[int, Delivery] = OrderedDict()
 
-    def arrived(self, mid: int, topic: str, again: bool) -> Delivery | None:
-        """What to hand out with a message of this connection; None when it was handed out on an earlier one.
+    def arrived(self, mid: int, fingerprint: int, again: bool) -> Delivery | None:
+        """What to hand out with a message of this connection; None when it was handed out before.
 
-        ``again`` is the packet's DUP flag: only what the broker marks so can have been here before.
+        ``again`` is the packet's DUP flag: only what the broker marks so can have been here before. ``fingerprint``
+        tells messages apart that had the same number one after the other.
         """
         with self._lock:
-            before = self._before.pop(mid, None) if self._before else None
-            if before is not None and again and before.topic == topic:
+            before = self._before.pop(mid, None) or self._acked.pop(mid, None)
+            if before is not None and again and before.fingerprint == fingerprint:
                 self._waiting.append(before)
                 self._flush()
                 return None
-            delivery = Delivery(self, mid, topic)
+            delivery = Delivery(self, mid, fingerprint)
             self._waiting.append(delivery)
             return delivery
 
@@ -70,7 +77,10 @@ class AckOrder:
         while self._waiting and self._waiting[0].done:
             delivery = self._waiting.popleft()
             if delivery.send:
+                self._acked[delivery.mid] = delivery
                 self._send(delivery.mid)
+        while len(self._acked) > _REMEMBERED:
+            self._acked.popitem(last=False)
 
     def lost(self) -> None:
         """The connection is gone: the ids mean nothing until the same session goes on."""
@@ -83,6 +93,7 @@ class AckOrder:
         if not same_session:
             with self._lock:
                 self._before = {}
+                self._acked.clear()
 
 
 class Receipts:

@@ -9,7 +9,9 @@ properties fail: nothing else depends on them.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import paho.mqtt.client as mqtt
@@ -65,6 +67,13 @@ class BufferedClient(mqtt.Client):
     def empty_buffer(self) -> None:
         """A new connection begins."""
         self._held, self._held_at = b"", 0
+
+    def cut(self) -> None:
+        """Break the connection without a word; the network thread finds it lost."""
+        link: Any = self.socket()
+        if link is not None:
+            with suppress(OSError):  # it is lost already
+                link.shutdown(socket.SHUT_RDWR)
 
     def _handle_publish(self) -> MQTTErrorCode:
         packet = cast(Any, self._in_packet)

@@ -33,9 +33,10 @@ def connect(
     """Connect with MQTT 5, or 3.1.1 where the broker speaks no more; with TLS to ``mqtts://``.
 
     With ``clean=False`` the broker keeps what comes while this client is away; give ``subscriptions`` then, so
-    that a handler stands before the first kept message arrives. ``receive_maximum`` bounds unacknowledged
-    messages (MQTT 5 only); while ``busy()``, nothing is read from the network at all, which bounds them with every
-    broker and with QoS 0 too. ``on_connect`` is called in the network thread when the connection and its
+    that a handler stands before the first kept message arrives. No handler is called before the subscriptions stand,
+    nor ever if this raises: what came meanwhile comes again to the next connection. ``receive_maximum`` bounds
+    unacknowledged messages (MQTT 5 only); while ``busy()``, nothing is read from the network at all, which bounds them
+    with every broker and with QoS 0 too. ``on_connect`` is called in the network thread when the connection and its
     subscriptions stand, the first time and again, and must not block; nor must ``busy``.
 
     Raises:

@@ -13,6 +13,8 @@ from edgeloop.clients.broker_types import Ack, Broker, Handler, Message
 _log = logging.getLogger(__name__)
 #: Topics whose handlers are remembered; anyone may invent topics, so there is a bound.
 _KNOWN_TOPICS = 4096
+#: A topic of more bytes is looked up each time: it may have 65,535, and so many would take all memory.
+_LONGEST_KNOWN = 512
 
 
 def bare_filter(topic_filter: str) -> str:
@@ -47,6 +49,8 @@ class Handlers:
     def _find(self, topic: str) -> list[Handler]:
         with self._lock:
             found = [h for f, h in self._items if mqtt.topic_matches_sub(bare_filter(f), topic)]
+            if len(topic.encode("utf-8", "replace")) > _LONGEST_KNOWN:
+                return found
             if len(self._by_topic) >= _KNOWN_TOPICS:
                 self._by_topic = {}
             self._by_topic[topic] = found
@@ -103,8 +107,8 @@ def collect(broker: Broker, handlers: Handlers, topic_filter: str, quiet: float,
         ack()
 
     end, found = monotonic() + timeout, dict[str, Message]()
-    broker.subscribe(topic_filter, keep)
     try:
+        broker.subscribe(topic_filter, keep)
         while (left := end - monotonic()) > 0:
             message = arrived.get(timeout=min(quiet, left))
             found[message.topic] = message

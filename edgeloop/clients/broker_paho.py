@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -16,6 +17,7 @@ from paho.mqtt.properties import Properties
 from edgeloop.clients.broker_acks import AckOrder, Receipts, settled
 from edgeloop.clients.broker_client import FAILURE, BufferedClient, reason_text
 from edgeloop.clients.broker_dispatch import Handlers, collect
+from edgeloop.clients.broker_first import FirstConnection
 from edgeloop.clients.broker_loop import NetworkLoop
 from edgeloop.clients.broker_types import SESSION_SECONDS, BrokerRefused, Done, Handler, Message
 from edgeloop.clients.broker_url import Address, RenewingContext
@@ -50,7 +52,7 @@ class PahoBroker:
         self._handlers = handlers
         self._announce = on_connect
         self._receipts = Receipts()
-        self._first: Future[None] = Future()
+        self._first = FirstConnection()
         self._closed = False
         self._largest: int | None = None
         self._client = self._make_client(client_id, will)
@@ -98,7 +100,7 @@ class PahoBroker:
             raise self.address.failed(error) from error
         self._loop.start()
         try:
-            self._first.result(timeout)
+            self._first.wait(timeout)
         except TimeoutError as error:
             raise self.address.unavailable(f"no answer in {timeout:g} s") from error
 
@@ -152,18 +154,18 @@ class PahoBroker:
         qos: int = 1,
     ) -> None:
         """See :class:`Broker`."""
-        sent = None
-        if self.version5 and (properties or correlation):
-            sent = PublishProperties(properties or {}, correlation)
-        if self._largest is not None:
-            size = len(payload) + len(topic.encode()) + (len(sent.pack()) if sent else 1) + 9
-            if size > self._largest:
-                done(self._refuses(f"a message of {size} bytes, and takes {self._largest}: send a smaller one"))
-                return
         try:
+            sent = None
+            if self.version5 and (properties or correlation):
+                sent = PublishProperties(properties or {}, correlation)
+            if self._largest is not None:
+                size = len(payload) + len(topic.encode()) + (len(sent.pack()) if sent else 1) + 9
+                if size > self._largest:
+                    done(self._refuses(f"a message of {size} bytes, and takes {self._largest}: send a smaller one"))
+                    return
             info = self._client.publish(topic, payload, qos, retain, sent)
         except ValueError as error:
-            done(self._refuses(f"a message on {topic[:80]!r} ({error}): name another topic"))
+            done(self._refuses(f"a message on {topic[:80]!r} ({error}): mend what this names"))
             return
         kept = (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN) if qos else (mqtt.MQTT_ERR_SUCCESS,)
         if self._closed or info.rc not in kept:
@@ -174,7 +176,11 @@ class PahoBroker:
     def subscribe(self, topic_filter: str, handler: Handler) -> None:
         """See :class:`Broker`."""
         self._handlers.add(topic_filter, handler)
-        self._subscribe_now([topic_filter])
+        try:
+            self._subscribe_now([topic_filter])
+        except BrokerRefused:  # not to be asked for again with every connection
+            self._handlers.remove(topic_filter, handler)
+            raise
 
     def _subscribe_now(self, filters: Sequence[str]) -> None:
         result, mid = self._client.subscribe([(f, 1) for f in filters])
@@ -207,9 +213,7 @@ class PahoBroker:
 
     def drop(self) -> None:
         """Cut the link as a failing network does; the connection comes back by itself."""
-        link: Any = self._client.socket()
-        if link is not None:
-            link.shutdown(socket.SHUT_RDWR)
+        self._client.cut()
 
     def _wait(self, future: Future[None], timeout: float) -> None:
         try:
@@ -236,28 +240,29 @@ class PahoBroker:
 
     def _stands(self, error: Exception | None) -> None:
         """Connected, and the subscriptions are answered: what is published from now on is not missed."""
-        if error is not None and not self._first.done():
-            self._first.set_exception(error)
-            return
         if error is not None:
-            _log.error("a subscription was not renewed", extra={"error": str(error)})
+            if not self._first.fail(error) and not self._closed:
+                _log.error("a subscription was not renewed: the client connects again", extra={"error": str(error)})
+                self.drop()
+            return
+        if not self._first.begin():
+            return
         if self._announce:
             self._announce()
-        if not self._first.done():
-            self._first.set_result(None)
+        self._first.succeed()
 
     def _refuse(self, error: Exception) -> None:
-        if not self._first.done():
-            self._first.set_exception(error)
-        else:
+        if not self._first.fail(error):
             _log.warning("the broker refused a reconnect", extra={"error": str(error)})
 
     def _on_disconnect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self._acks.lost()
-        if not self._first.done():
-            self._first.set_exception(self.address.unavailable(f"it closed the connection: {reason}"))
+        self._first.fail(self.address.unavailable(f"it closed the connection: {reason}"))
 
     def _take(self, incoming: Incoming, again: bool, retained: bool, qos: int) -> None:
+        self._first.then(partial(self._hand_out, incoming, again, retained, qos))
+
+    def _hand_out(self, incoming: Incoming, again: bool, retained: bool, qos: int) -> None:
         topic = incoming.topic.decode("utf-8", "replace")
         message = Message(
             topic, incoming.payload, incoming.user, retained, incoming.correlation, incoming.response_topic
@@ -265,7 +270,7 @@ class PahoBroker:
         if not qos:
             self._handlers.dispatch(message, _nothing)
             return
-        delivery = self._acks.arrived(incoming.mid, topic, again)
+        delivery = self._acks.arrived(incoming.mid, incoming.fingerprint, again)
         if delivery is not None and not self._handlers.dispatch(message, delivery):
             delivery.forget()
 

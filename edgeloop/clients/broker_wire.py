@@ -20,10 +20,16 @@ _FIXED = {0x01: 1, 0x02: 4, 0x23: 2}
 _SIZED = {0x03, _RESPONSE, _CORRELATION}
 _SUBSCRIPTION = 0x0B
 _LENGTH = struct.Struct(">H")
+#: Bytes of a text or of data: its length has two.
+LONGEST = 65_535
 
 
 class MalformedPublish(ValueError):
     """The packet cannot be read as a PUBLISH."""
+
+
+class OversizedProperty(ValueError):
+    """A text or data of a PUBLISH is longer than its length can say."""
 
 
 class Incoming(NamedTuple):
@@ -36,6 +42,11 @@ class Incoming(NamedTuple):
     user: dict[str, str]
     correlation: bytes | None
     response_topic: str | None
+
+    @property
+    def fingerprint(self) -> int:
+        """Of all that stays the same when the broker sends the message again, but its number."""
+        return hash((self.topic, self.payload, self.correlation, self.response_topic, *self.user.items()))
 
 
 def read_publish(body: bytes | bytearray, qos: int, version5: bool) -> Incoming:
@@ -114,6 +125,7 @@ class PublishProperties(Properties):
     """User properties and correlation data of a PUBLISH, packed once; paho asks for nothing but the bytes."""
 
     def __init__(self, user: Mapping[str, str], correlation: bytes | None) -> None:
+        """Raises OversizedProperty over 65,535 bytes of a key, a value or the correlation data."""
         # The base class builds its tables here, which takes longer than sending; __dict__ is written to
         # because it refuses attributes that are no property.
         parts = [b"" if correlation is None else b"\x09" + _pack(correlation)]
@@ -131,6 +143,8 @@ class PublishProperties(Properties):
 
 
 def _pack(data: bytes) -> bytes:
+    if len(data) > LONGEST:
+        raise OversizedProperty(f"a property of {len(data)} bytes, and it may have {LONGEST}")
     return _LENGTH.pack(len(data)) + data
 
 

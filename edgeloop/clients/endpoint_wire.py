@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from edgeloop.clients.model_types import MalformedAnswer
 Outputs = dict[str, list[Any]]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+_LENGTH = struct.Struct("<I")
 _JSON = {"Content-Type": "application/json"}
 _DTYPES = {
     "BOOL": "?",
@@ -80,7 +82,7 @@ def _described(payload: bytes | list[float], tensor: Tensor) -> dict[str, Any]:
 
 def _binary_call(payload: bytes | list[float], tensor: Tensor) -> Call:
     if isinstance(payload, bytes):
-        data = len(payload).to_bytes(4, "little") + payload
+        data = join_strings([payload])
     else:
         data = np.asarray(payload, dtype=_DTYPES[tensor.datatype]).tobytes()
     described = _described(payload, tensor) | {"parameters": {"binary_data_size": len(data)}}
@@ -127,18 +129,31 @@ def _tensor(output: Mapping[str, Any], raw: bytes | None) -> list[Any]:
         values = _flat(output["data"])
         return [float(v) for v in values] if kind.startswith("FP") else values
     if kind == "BYTES":
-        return list(_texts(raw))
+        return [text.decode() for text in split_strings(raw)]
     return [v.item() for v in np.frombuffer(raw, dtype=_DTYPES[kind])]
 
 
-def _texts(raw: bytes) -> Iterator[str]:
-    at = 0
+def split_strings(raw: bytes | memoryview) -> Iterator[bytes]:
+    """The elements of a BYTES tensor: each is a little-endian uint32 length and that many bytes.
+
+    Raises:
+        ValueError: what is left of ``raw`` is shorter than an element says.
+    """
+    at, number = 0, 0
     while at < len(raw):
-        end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
-        if end > len(raw):
-            raise ValueError("a text is cut off")
-        yield raw[at + 4 : end].decode()
-        at = end
+        begin = at + _LENGTH.size
+        if begin > len(raw):
+            raise ValueError(f"element {number} has {len(raw) - at} of the 4 bytes of its length")
+        at = begin + _LENGTH.unpack_from(raw, at)[0]
+        if at > len(raw):
+            raise ValueError(f"element {number} says {at - begin} bytes and {len(raw) - begin} are left")
+        yield bytes(raw[begin:at])
+        number += 1
+
+
+def join_strings(values: Iterable[bytes]) -> bytes:
+    """What :func:`split_strings` reads."""
+    return b"".join(_LENGTH.pack(len(value)) + value for value in values)
 
 
 def _flat(value: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgeloop.clients.endpoint_answers import answer_of
 from edgeloop.clients.endpoint_wire import Outputs, Tensor, v1_call, v1_outputs, v2_call, v2_outputs, words_of
+from edgeloop.clients.lending import Lender, usable_cores
 from edgeloop.clients.model_types import Answer, MalformedAnswer, UnloadableModel
 from edgeloop.errors import EdgeloopError, Unavailable
 from edgeloop.samples.payloads import UndecodablePayload, decode_features, decode_image
@@ -53,6 +55,12 @@ class Endpoint(BaseModel):
     listing it, MLServer does not take it."""
 
 
+@cache
+def decoding() -> Lender[int]:
+    """The turns to decode an image, one per core for all models of the process: a large image takes 100 MB."""
+    return Lender(range(usable_cores()))
+
+
 class RemoteModel:
     """A model on a server beside the node. It has no features to keep, so its samples travel without an embedding.
 
@@ -83,7 +91,8 @@ class RemoteModel:
         """
         if self._config.kind == "image-classifier":
             # What is no image must not reach the server, and what selects samples looks at the pixels.
-            image = decode_image(payload, self._config.image.size if self._config.image else 224)
+            with decoding().lend():
+                image = decode_image(payload, self._config.image.size if self._config.image else 224)
             return answer_of(self._ask(payload), self.labels, image)
         row = decode_features(payload, self._config.feature_names).tolist()
         return answer_of(self._ask(row), self.labels)

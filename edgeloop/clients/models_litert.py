@@ -139,6 +139,8 @@ class LinearHead:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as parts:
                 return cls(parts["weights"], parts["bias"], tuple(str(x) for x in parts["labels"]))
+        except MemoryError:  # the machine's fault
+            raise
         except Exception as error:  # damaged archives raise classes of zipfile, zlib and numpy
             raise UnloadableModel(f"head of {len(data)} bytes does not load ({error}): export it again") from error
 

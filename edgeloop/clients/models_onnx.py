@@ -28,6 +28,8 @@ class OnnxModel:
             options.inter_op_num_threads = 1
             options.log_severity_level = 3
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except MemoryError:  # the machine's fault
+            raise
         except Exception as error:  # onnxruntime raises its own untyped classes
             raise UnloadableModel(
                 f"ONNX model of {len(content)} bytes does not load ({error}): export it again"

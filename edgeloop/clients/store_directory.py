@@ -164,7 +164,7 @@ class DirectoryStore(ObjectStore):
                     raise
                 raise nesting_refused(self.url, key) from None
         with suppress(FileNotFoundError):
-            _sync(path.parent)
+            sync_folder(path.parent)
 
     def _walk(self, folder: str) -> Iterator[ObjectInfo]:
         with self._wrapped(folder):
@@ -203,10 +203,10 @@ def _make_folder(folder: Path) -> None:
         _make_folder(folder.parent)
         with suppress(FileExistsError):
             folder.mkdir()
-        _sync(folder.parent)
+        sync_folder(folder.parent)
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """A name is only on disk when its folder is."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -59,3 +59,49 @@ def edge(
     folder = make_home(context.settings.home) / "bench" / "edge"
     result = bench_edge(folder, options, context.say)
     context.result(result.model_dump(mode="json"), edge_text(result))
+
+
+@bench.command("stream")
+@click.argument("what", metavar="DIR_OR_NAME")
+@click.option("--seeds", type=click.IntRange(1, 50), default=5, show_default=True, help="Splits and draws to repeat.")
+@click.option("--methods", default="", help="Comma-separated; all if left out. frozen and joint are always run.")
+@click.option("--limit", type=click.IntRange(50), default=2000, show_default=True, help="Rows of a bucket, at most.")
+@click.option("--delay", type=click.IntRange(0, 1), default=0, show_default=True, help="Rounds that labels come late.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder that holds the data of a named stream.",
+)
+@click.option(
+    "--backbone",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="LiteRT extractor, for streams of photos.",
+)
+@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Write the result there as JSON.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the result there as a page.")
+@click.pass_obj
+def stream(
+    context: Context,
+    what: str,
+    seeds: int,
+    methods: str,
+    limit: int,
+    delay: int,
+    data: Path | None,
+    backbone: Path | None,
+    save: Path | None,
+    html: Path | None,
+) -> None:
+    """Put every way of learning through a drifting stream: a folder with stream.yaml, or a known name."""
+    from edgeloop.bench.stream.bench import StreamOptions, bench_stream
+    from edgeloop.bench.stream.report import stream_html, stream_text, write_report
+    from edgeloop.settings import make_home
+
+    chosen = tuple(name.strip() for name in methods.split(",") if name.strip())
+    options = StreamOptions(seeds, chosen, limit, delay, data, backbone)
+    result = bench_stream(what, make_home(context.settings.home), options, context.say)
+    if save:
+        write_report(save, result.model_dump_json(indent=2) + "\n")
+    if html:
+        write_report(html, stream_html(result))
+    context.result(result.model_dump(mode="json"), stream_text(result))

@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 
 #: A capture time further than this from the node's own time is marked ``clock_skew``, in seconds.
 SKEW_SECONDS = 300.0
+#: A clock that reads less was never set, for this is younger.
+FLOOR = datetime(2025, 1, 1, tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -54,5 +56,10 @@ class NodeClock:
         return self._read().isoformat()
 
     def is_skewed(self, at: datetime) -> bool:
-        """Whether ``at``, which a device sent, is too far from this node's time to be believed without a thought."""
-        return abs((at - self._read()).total_seconds()) > SKEW_SECONDS
+        """Whether a capture time is not to be believed without a thought, a device's or this node's own.
+
+        It is from before :data:`FLOOR`, or too far from this node's time. While that itself is from before the floor
+        it is no measure of others.
+        """
+        now = self._read()
+        return at < FLOOR or (now >= FLOOR and abs((at - now).total_seconds()) > SKEW_SECONDS)

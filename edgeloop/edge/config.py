@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,10 @@ from edgeloop.samples.service import Name, line_of
 
 _MIB = 1024 * 1024
 TopicLevel = Annotated[str, Field(pattern=r"^[^/+#\x00]+$", max_length=128)]
+#: A level of a topic filter: one name, or a lone ``+`` for all.
+FilterLevel = Annotated[str, Field(pattern=r"^(\+|[^/+#\x00]+)$", max_length=128)]
+#: Fields that an error does not quote: a URL may hold a password.
+_SECRET = {"store", "broker", "endpoints", "tls"}
 
 
 class MalformedNode(BadInput):
@@ -52,8 +57,10 @@ class NodeSettings(BaseModel):
     """Most bytes a second that releases are fetched with; null is no limit."""
     group: TopicLevel | None = None
     """Shared-subscription name: inputs are divided among the nodes of a group."""
-    devices: list[str] = Field(default_factory=lambda: ["+"], min_length=1)
-    """Device levels of the topics to answer."""
+    devices: list[FilterLevel] = Field(default_factory=lambda: ["+"], min_length=1)
+    """Device levels of the topics to answer: names, or a lone ``+`` for all."""
+    answers_unknown: bool = False
+    """This node is alone on its broker: inputs for services that it does not serve get a result with an error."""
     poll_seconds: float = Field(default=10, gt=0)
     """How often the channel is read; a nudge over MQTT comes quicker."""
     report_seconds: float = Field(default=30, gt=0)
@@ -88,6 +95,8 @@ def load_node_settings(path: Path, environ: Mapping[str, str] | None = None) -> 
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise MalformedNode(f"{path}:{line}: not YAML: {error.problem}: mend the line") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise MalformedNode(f"{path}:1: not YAML: {' '.join(str(error).split()):.200}: mend the file") from error
     if not isinstance(value, dict):
         raise MalformedNode(f"{path}:1: a node is a mapping with node, ring and services: see docs/reference")
     merged = _from_file(value, path.absolute().parent) | _from_environment(os.environ if environ is None else environ)
@@ -118,5 +127,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def _explain(error: ValidationError, root: yaml.Node | None) -> str:
     first = error.errors()[0]
     path = first["loc"]
-    given = "" if first["type"] == "missing" else f" (given: {first['input']!r:.80})"
-    return f"{line_of(root, path)}: field {'.'.join(map(str, path))}: {first['msg']}{given}"
+    is_harmless = path[0] in NodeSettings.model_fields.keys() - _SECRET and first["type"] != "missing"
+    given = f" (given: {first['input']!r:.80})" if is_harmless else ""
+    field = re.sub(r"[^\w.-]", "?", ".".join(map(str, path)))[:80]
+    return f"{line_of(root, path)}: field {field}: {first['msg']}{given}"

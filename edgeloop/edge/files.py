@@ -16,11 +16,6 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make names in ``folder`` durable."""
-    sync(folder)
-
-
 def write_durably(path: Path, data: bytes) -> None:
     """Replace ``path`` by ``data``; after a crash it holds the old bytes or the new ones.
 
@@ -39,4 +34,4 @@ def write_durably(path: Path, data: bytes) -> None:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)

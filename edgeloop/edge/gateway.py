@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -13,29 +13,32 @@ from typing import TypeVar
 from edgeloop.clients.models import Answer, ModelUnavailable
 from edgeloop.edge.clock import NodeClock
 from edgeloop.edge.feedback import UnknownSample, check_label, named_sample, parse_feedback
-from edgeloop.edge.keeping import Input, NothingToKeep, make_sample, what_to_keep
+from edgeloop.edge.keeping import (
+    Input,
+    NothingToKeep,
+    OversizedPayload,
+    canonical_payload,
+    make_sample,
+    max_bytes,
+    what_to_keep,
+)
+from edgeloop.edge.logs import kind_of
 from edgeloop.edge.once import Once
-from edgeloop.edge.results import OUTCOMES, Result
+from edgeloop.edge.results import LONGEST_ERROR, OUTCOMES, Result
 from edgeloop.edge.runtime import Loaded, ModelFailed, NotLoaded, NoTurn, Runtime
 from edgeloop.edge.selection.selector import Selectors
 from edgeloop.edge.spool.spool import Spool, SpoolFailed, SpoolFull
 from edgeloop.edge.stats import Stats
 from edgeloop.errors import BadInput, EdgeloopError
-from edgeloop.samples.payloads import UndecodablePayload, canonical_features
+from edgeloop.samples.payloads import UndecodablePayload
 from edgeloop.samples.records import Label, Sample
-from edgeloop.samples.service import NodeConfig
 
 _log = logging.getLogger(__name__)
-_DEFAULT_MAX_BYTES = 8_000_000
 Outcome = TypeVar("Outcome")
 
 
 class UnknownService(BadInput):
     """This node does not serve the service."""
-
-
-class OversizedPayload(UndecodablePayload):
-    """More bytes than the service takes; they are not even looked at."""
 
 
 class Gateway:
@@ -65,24 +68,38 @@ class Gateway:
 
     # --- inputs
 
-    def handle(self, service: str, device: str, payload: bytes, captured_at: datetime | None = None) -> Result:
+    def handle(
+        self,
+        service: str,
+        device: str,
+        payload: bytes,
+        captured_at: datetime | None = None,
+        order: Sequence[str] | None = None,
+    ) -> Result:
         """Answer one input; if it was chosen, it is durable when this returns. Errors are results too.
 
-        The same input with the same ``captured_at`` gets the same result and is counted and captured once.
+        The same input with the same ``captured_at`` gets the same result and is counted and captured once. ``order``
+        names the features of a row that was put in order for a release which may not serve any more.
         """
-        return self.begin(service, device, payload, captured_at)()
+        return self.begin(service, device, payload, captured_at, order)()
 
     def begin(
-        self, service: str, device: str, payload: bytes, captured_at: datetime | None = None
+        self,
+        service: str,
+        device: str,
+        payload: bytes,
+        captured_at: datetime | None = None,
+        order: Sequence[str] | None = None,
     ) -> Callable[[], Result]:
         """:meth:`handle` up to the wait for the disk; what is returned waits, and must be called, in the same order.
 
         Many inputs that are begun before the first is waited for share one sync of the disk.
         """
-        skewed = captured_at is not None and self.clock.is_skewed(captured_at)
         at = captured_at or self.clock.now()
         try:
-            asked = Input(service, device, self._canonical(service, payload), at, skewed)
+            loaded = self._serving(service, order)
+            canonical = canonical_payload(loaded.config, payload)
+            asked = Input(service, device, canonical, at, self.clock.is_skewed(at))
         except UnknownService as error:
             return _done(self._error(Input(service, device, payload, at), str(error), "unknown"))
         except NotLoaded as error:
@@ -93,25 +110,32 @@ class Gateway:
             return _done(self._error(Input(service, device, payload, at), str(error), "bad_input"))
         known = self._once.claim(asked.sample_id)
         if known is None:
-            return self._begin_first(asked)
+            return self._begin_first(asked, loaded)
         return _done(known) if isinstance(known, Result) else known.result
+
+    def serves(self, service: str) -> bool:
+        """Whether ``service`` is one of this node's, with a release or not."""
+        return service in self._stats.services
 
     def max_bytes(self, service: str) -> int:
         """Largest payload of ``service`` in bytes, so that a larger one can be refused before it is looked at."""
         loaded = self._runtime.loaded(service)
-        return _max_bytes(loaded.config) if loaded else _DEFAULT_MAX_BYTES
+        return max_bytes(loaded.config if loaded else None)
 
-    def _canonical(self, service: str, payload: bytes) -> bytes:
+    def _serving(self, service: str, order: Sequence[str] | None) -> Loaded:
+        """The release that answers from here on: the payload is read by its words, whatever comes into service."""
         if service not in self._stats.services:
             raise UnknownService(f"this node does not serve {service[:80]}: see its node.yaml")
         loaded = self._runtime.loaded(service)
         if loaded is None:
             raise NotLoaded(f"service {service} has no release on this node yet: roll one out to its ring")
-        return canonical_payload(loaded.config, payload)
+        if order is not None and list(order) != loaded.config.feature_names:
+            raise NotLoaded(f"service {service} takes its features in another order since just now: send it again")
+        return loaded
 
-    def _begin_first(self, asked: Input) -> Callable[[], Result]:
+    def _begin_first(self, asked: Input, loaded: Loaded) -> Callable[[], Result]:
         try:
-            finish = self._answer(asked)
+            finish = self._answer(asked, loaded)
         except BaseException as error:
             self._once.fail(asked.sample_id, error)
             raise
@@ -127,16 +151,16 @@ class Gateway:
         self._once.settle(name, result, keep=result.outcome not in {"model_error", "not_ready"})
         return result
 
-    def _answer(self, asked: Input) -> Callable[[], Result]:
+    def _answer(self, asked: Input, loaded: Loaded) -> Callable[[], Result]:
         started = time.perf_counter()
         try:
-            answer, loaded = self._runtime.predict(asked.service, asked.payload)
+            answer, _ = self._runtime.predict(asked.service, asked.payload, loaded)
         except UndecodablePayload as error:
             return _done(self._error(asked, str(error), "bad_input"))
-        except (NotLoaded, ModelUnavailable, NoTurn) as error:
+        except (ModelUnavailable, NoTurn) as error:
             return _done(self._error(asked, str(error), "not_ready"))
         except ModelFailed as error:
-            _log.error("a model failed", extra={"service": asked.service, "error": str(error)})
+            _log.error("a model failed", extra={"service": asked.service, "error": kind_of(error)})
             return _done(self._error(asked, str(error), "model_error"))
         seconds = time.perf_counter() - started
         before = self._spool.selected(asked.sample_id)
@@ -184,7 +208,7 @@ class Gateway:
 
         return finish
 
-    def _begin_taking(self, record: Sample | Label, value: float) -> Callable[[], bool]:
+    def _begin_taking(self, record: Sample, value: float) -> Callable[[], bool]:
         """What is returned waits for the disk, and says whether it has the record."""
         try:
             wait = self._spool.begin(record, value)
@@ -210,7 +234,7 @@ class Gateway:
             outcome = "unknown"
         if outcome in OUTCOMES:
             self._stats.failed(service, outcome)
-        return Result(service, device, self._node, self.clock.stamp(), error=error, outcome=outcome)
+        return Result(service, device, self._node, self.clock.stamp(), error=error[:LONGEST_ERROR], outcome=outcome)
 
     # --- feedback
 
@@ -222,14 +246,17 @@ class Gateway:
             self._stats.feedback_refused(service)
             unknown = isinstance(error, UnknownSample | UnknownService)
             return self._refused(service, device, payload, str(error), "unknown" if unknown else "feedback")
-        if not self._begin_taking(label, 1.0)():
+        try:
+            if self._spool.append(label):
+                self._tally(label)
+        except (SpoolFull, SpoolFailed) as error:
+            _not_taken(label, error)
             busy = "the node cannot keep the label now: send it again later"
             return self._refused(service, device, payload, busy, "not_ready")
-        self._tally(label)
         return None
 
     def _refused(self, service: str, device: str, payload: bytes, error: str, outcome: str) -> Result:
-        name = named_sample(payload)
+        name, error = named_sample(payload), error[:LONGEST_ERROR]
         return Result(service, device, self._node, self.clock.stamp(), name, error=error, outcome=outcome)
 
     def _label(self, service: str, device: str, payload: bytes, at: datetime) -> Label:
@@ -252,9 +279,11 @@ class Gateway:
         return bool(result and result.captured) or self._spool.is_known(name)
 
     def _tally(self, label: Label) -> None:
-        """Count what a device says of an audited answer: the node's own estimate of its accuracy."""
-        result = self._once.result(label.sample_id)
-        if result is not None and result.selected_by == "audit":
+        """Count what a device says of an audited answer of what serves: the node's own estimate of its accuracy."""
+        result, loaded = self._once.result(label.sample_id), self._runtime.loaded(label.service)
+        if result is None or loaded is None:
+            return
+        if result.selected_by == "audit" and result.model == loaded.release:
             self._stats.audited(label.service, agreed=result.prediction == label.label)
 
 
@@ -265,22 +294,3 @@ def _done(outcome: Outcome) -> Callable[[], Outcome]:
 def _not_taken(record: Sample | Label, error: EdgeloopError) -> bool:
     _log.warning("not captured", extra={"service": record.service, "error": str(error)})
     return False
-
-
-def _max_bytes(config: NodeConfig) -> int:
-    return config.image.max_bytes if config.image else _DEFAULT_MAX_BYTES
-
-
-def canonical_payload(config: NodeConfig, payload: bytes) -> bytes:
-    """The payload as it is kept: images as they came, feature rows as canonical JSON in the model's order.
-
-    Raises:
-        OversizedPayload: over the service's ``max_bytes``.
-        UndecodablePayload: no feature row.
-    """
-    limit = _max_bytes(config)
-    if len(payload) > limit:
-        raise OversizedPayload(f"payload has {len(payload)} bytes and may have {limit}: send a smaller one")
-    if config.kind == "image-classifier":
-        return payload
-    return canonical_features(payload, config.feature_names)

@@ -1,4 +1,4 @@
-"""What of an answered input is kept as a sample: its bytes, what the model made of them, or both."""
+"""What an input is to the gateway, and what of it is kept: its bytes, what the model made of them, or both."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from edgeloop.edge.runtime import Loaded
 from edgeloop.edge.selection.selector import Choice
 from edgeloop.errors import EdgeloopError
 from edgeloop.samples.inputs import PAYLOAD_DIGEST
+from edgeloop.samples.payloads import UndecodablePayload, canonical_features
 from edgeloop.samples.records import Sample, digest, sample_name
 from edgeloop.samples.service import NodeConfig
+
+_DEFAULT_MAX_BYTES = 8_000_000
 
 
 class NothingToKeep(EdgeloopError):
     """The policy keeps embeddings only, and the model gave none: a raw input must not leave the node."""
+
+
+class OversizedPayload(UndecodablePayload):
+    """More bytes than the service takes; they are not even looked at."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,26 @@ class Kept:
     def size(self) -> int:
         """Bytes."""
         return len(self.payload) + len(self.embedding or b"")
+
+
+def max_bytes(config: NodeConfig | None) -> int:
+    """Largest payload of a service in bytes; None is one that has no release yet."""
+    return config.image.max_bytes if config is not None and config.image else _DEFAULT_MAX_BYTES
+
+
+def canonical_payload(config: NodeConfig, payload: bytes) -> bytes:
+    """The payload as it is kept: images as they came, feature rows as canonical JSON in the model's order.
+
+    Raises:
+        OversizedPayload: over the service's ``max_bytes``.
+        UndecodablePayload: no feature row.
+    """
+    limit = max_bytes(config)
+    if len(payload) > limit:
+        raise OversizedPayload(f"payload has {len(payload)} bytes and may have {limit}: send a smaller one")
+    if config.kind == "image-classifier":
+        return payload
+    return canonical_features(payload, config.feature_names)
 
 
 def what_to_keep(asked: Input, answer: Answer, config: NodeConfig) -> Kept:

@@ -1,17 +1,60 @@
-"""Logs as one JSON object per line on stderr. Payloads never appear in them, and no fault floods them."""
+"""Logs as one JSON object per line on stderr. Payloads never appear in them, and no fault floods them.
+
+An error's words may quote the input that it is about, so of errors that may be about one the log has only the kind.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    from logging import _SysExcInfoType
 
 _PLAIN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 #: Of lines that say the same of a service, so many are written in a window of so many seconds.
 _LINES, _SECONDS = 5, 10.0
+
+
+def kind_of(error: BaseException) -> str:
+    """What an error is, and what it came of, without words that may quote an input.
+
+    Of a validation the fields are told, and what is wrong with them; of the operating system what it says.
+    """
+    return " of ".join(_named(each) for each in _all_of(error)[:5])
+
+
+def _all_of(error: BaseException) -> list[BaseException]:
+    """The error, what it came of and what it groups, each once."""
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if any(each is known for known in found):
+            continue
+        found.append(each)
+        waiting += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        before = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+        waiting += [before] if before else ()
+    return found
+
+
+def _named(error: BaseException) -> str:
+    name = type(error).__name__
+    if isinstance(error, ValidationError):
+        faults = error.errors(include_url=False, include_context=False, include_input=False)[:5]
+        return f"{name} at " + ", ".join(f"{'.'.join(map(str, f['loc'])) or 'all'} ({f['type']})" for f in faults)
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{name}: {error.strerror}"
+    return name
 
 
 class Repeats(logging.Filter):
@@ -48,6 +91,11 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+    def formatException(self, ei: _SysExcInfoType) -> str:  # noqa: N802 (logging's name)
+        """Where the error and what it came of were raised, the first one first, without their words."""
+        errors = reversed(_all_of(ei[1]) if ei[1] else [])
+        return "\n".join("".join((*traceback.format_tb(each.__traceback__), _named(each))) for each in errors)
 
 
 def start_logging(level: int = logging.INFO) -> None:

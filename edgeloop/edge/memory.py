@@ -69,11 +69,6 @@ class MemoryBudget:
         self._resident = resident
         self._give_back = give_back
 
-    @property
-    def enforced(self) -> bool:
-        """Whether there is a limit and the system tells how much is used."""
-        return self.limit_mb is not None and self._resident() is not None
-
     def check(self, model: str, layer_bytes: int, interpreters: int | None = None) -> None:
         """Before the load: raise ModelTooBig if ``layer_bytes`` of layers would not fit beside what is held now.
 

@@ -8,7 +8,7 @@ from itertools import accumulate
 from edgeloop.edge.memory import resident_bytes
 from edgeloop.edge.runtime import Runtime
 from edgeloop.edge.spool.spool import Spool
-from edgeloop.edge.stats import BUCKETS, ServiceStats, Stats
+from edgeloop.edge.stats import BUCKETS, IGNORED, ServiceStats, Stats
 
 
 def exposition(stats: Stats, spool: Spool, runtime: Runtime) -> str:
@@ -27,9 +27,11 @@ def exposition(stats: Stats, spool: Spool, runtime: Runtime) -> str:
         *_head("edgeloop_feedback_refused_total", "counter", "Feedback that was no use."),
         *_each(stats, _feedback),
         *_head(
-            "edgeloop_messages_ignored_total", "counter", "MQTT messages that could not be answered, by the reason."
+            "edgeloop_messages_ignored_total",
+            "counter",
+            "MQTT messages that were no input of a service, by the reason.",
         ),
-        *(f'edgeloop_messages_ignored_total{{reason="{why}"}} {stats.ignored[why]}' for why in ("retained", "topic")),
+        *(f'edgeloop_messages_ignored_total{{reason="{why}"}} {stats.ignored[why]}' for why in IGNORED),
         *_spool(stats, spool),
         *_memory(),
         *_head("edgeloop_release_info", "gauge", "The release that serves."),

@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
 import signal
-import threading
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,15 +19,19 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.clients import broker as brokers
-from edgeloop.clients.broker import Ack, Broker, Handler, Message
+from edgeloop.clients.broker import Message
 from edgeloop.clients.objects import ObjectStore, open_store
+from edgeloop.edge.allocator import give_back_large_blocks
 from edgeloop.edge.clock import NodeClock
 from edgeloop.edge.config import NodeSettings, load_node_settings
+from edgeloop.edge.connecting import Connection
+from edgeloop.edge.daemon import in_daemon
 from edgeloop.edge.files import write_durably
 from edgeloop.edge.gateway import Gateway
 from edgeloop.edge.http import Site, bind, make_app, new_event_loop, server_config
 from edgeloop.edge.http.access import load_access
 from edgeloop.edge.logs import start_logging
+from edgeloop.edge.loops import Loops
 from edgeloop.edge.memory import MemoryBudget
 from edgeloop.edge.mqtt.intake import Intake
 from edgeloop.edge.releases.agent import Agent
@@ -55,11 +57,14 @@ _log = logging.getLogger(__name__)
 #: Seconds to finish what is in work, and to upload, when asked to stop.
 FINISH_SECONDS = 5.0
 UPLOAD_SECONDS = 5.0
-_LONGEST_PAUSE = 60.0
 
 
 class UnusableState(BadInput):
     """The state directory cannot be written."""
+
+
+class GatewayEnded(EdgeloopError):
+    """The HTTP server ended while the node was to run."""
 
 
 class Node:
@@ -94,32 +99,44 @@ class Node:
         )
         self._pool = ThreadPoolExecutor(settings.inflight + 8, "node")
         self._store: ObjectStore | None = None
-        self._broker: Broker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: Exception | None = None
         self._stop = asyncio.Event()
-        self._report_now = asyncio.Event()
-        self._flush_now = asyncio.Event()
-        self._nudges = {name: asyncio.Event() for name in settings.services}
+        self._booted = asyncio.Event()
+        self._loops = Loops(settings, self._agent, self._reporter, self._spool, self._open_store, self._send)
+        notices = {FLUSH: partial(self._from_thread, self._loops.flush_now)}
+        for name, nudge in self._loops.nudges.items():
+            notices[wanted_topic(name, settings.ring)] = partial(self._from_thread, nudge)
+        self._connection = Connection(settings, self._intake, notices, self._report_soon)
 
     async def serve(self) -> None:
-        """Run until asked to stop."""
+        """Run until asked to stop. Health is answered from the start on, while the models are still loaded."""
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
         web = self._web_server()
-        await self._in_thread(self._agent.boot, self.settings.services)
-        jobs = [self._connect(), self._report_loop(), self._upload_loop()]
-        jobs += [self._poll_loop(name) for name in self.settings.services]
-        tasks = [asyncio.create_task(self._guard(job)) for job in jobs]
-        serving = asyncio.create_task(web[0].serve([web[1]])) if web else None
-        _log.info("started", extra={"node": self.settings.node, "services": self.settings.services})
-        await self._stop.wait()
+        serving = self._start(self._serve_http(*web)) if web else None
+        tasks = [self._start(in_daemon(self._agent.boot, self.settings.services))]
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        self._booted.set()
+        if not self._stop.is_set():
+            tasks += [self._start(job) for job in self._jobs()]
+            _log.info("started", extra={"node": self.settings.node, "services": self.settings.services})
+        await stopping
         await self._finish(tasks, web[0] if web else None, serving)
         if self._failure is not None:
             raise self._failure
 
-    async def _guard(self, job: Awaitable[None]) -> None:
+    def _jobs(self) -> list[Coroutine[Any, Any, None]]:
+        loops = self._loops
+        polls = [loops.poll(name) for name in self.settings.services]
+        return [self._connection.open(), loops.report(), loops.watch(), loops.upload(), *polls]
+
+    def _start(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return asyncio.create_task(self._guard(job))
+
+    async def _guard(self, job: Coroutine[Any, Any, None]) -> None:
         """A part that fails ends the node: whoever started it starts it again, whole."""
         try:
             await job
@@ -127,23 +144,6 @@ class Node:
             _log.exception("a part of the node failed")
             self._failure = error
             self._stop.set()
-
-    async def _in_daemon(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Run ``work`` in a thread that does not hold up the end of the process if its network hangs."""
-        done: Future[Any] = Future()
-
-        def body() -> None:
-            try:
-                outcome = work(*arguments)
-            except BaseException as error:
-                settle = partial(done.set_exception, error)
-            else:
-                settle = partial(done.set_result, outcome)
-            with suppress(RuntimeError):  # the loop is closed, nobody waits any more
-                settle()
-
-        threading.Thread(target=body, daemon=True).start()
-        return await asyncio.wrap_future(done)
 
     async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         assert self._loop is not None
@@ -155,7 +155,10 @@ class Node:
             self._loop.call_soon_threadsafe(event.set)
 
     def _report_soon(self) -> None:
-        self._from_thread(self._report_now)
+        self._from_thread(self._loops.report_now)
+
+    def _send(self, message: Message) -> None:
+        self._connection.send(message)
 
     def _open_store(self) -> ObjectStore:
         if self._store is None:
@@ -187,11 +190,18 @@ class Node:
             access=access,
             load=self._agent.load,
             unload=self._agent.unload,
+            booted=self._booted,
+            memory_mb=settings.memory_mb,
         )
         config = server_config(make_app(site), settings.tls)
         listener = bind(settings.http or "", access is not None)
         self._tell_address(listener, "https" if settings.tls else "http")
         return Server(config), listener
+
+    async def _serve_http(self, server: uvicorn.Server, listener: socket.socket) -> None:
+        await server.serve([listener])
+        if not self._stop.is_set():
+            raise GatewayEnded("the HTTP gateway ended by itself: see the log, and start the node again")
 
     def _tell_address(self, listener: socket.socket, scheme: str) -> None:
         host, port = listener.getsockname()[:2]
@@ -201,100 +211,13 @@ class Node:
         except OSError as error:  # with a full disk, answering goes on
             _log.error("http.json was not written", extra={"error": str(error)})
 
-    # --- MQTT
-
-    async def _connect(self) -> None:
-        """Connect, for as long as it takes; afterwards the connection comes back by itself."""
-        pause = 0.5
-        while self._broker is None:
-            try:
-                self._broker = await self._in_daemon(self._connect_once)
-            except EdgeloopError as error:
-                _log.warning("no broker", extra={"error": str(error)})
-                await asyncio.sleep(pause * random.uniform(0.8, 1.2))
-                pause = min(pause * 2, 15.0)
-        self._intake.attach(self._broker)
-        self._announce()
-
-    def _connect_once(self) -> Broker:
-        settings = self.settings
-        handlers = dict(self._intake.handlers(settings.services, settings.devices, settings.group))
-        handlers[FLUSH] = _noticed(partial(self._from_thread, self._flush_now))
-        for name in settings.services:
-            topic = wanted_topic(name, settings.ring)
-            handlers[topic] = _noticed(partial(self._from_thread, self._nudges[name]))
-        return brokers.connect(
-            settings.broker,
-            f"edgeloop-node-{settings.node}",
-            will=alive_message(settings.node, settings.ring, False),
-            clean=False,
-            receive_maximum=settings.inflight,
-            busy=self._intake.busy,
-            subscriptions=handlers,
-            on_connect=self._announce,
-        )
-
-    def _announce(self) -> None:
-        """After each (re)connect: say that this node is there."""
-        if self._broker is not None:
-            self._send(alive_message(self.settings.node, self.settings.ring, True))
-            self._report_soon()
-
-    def _send(self, message: Message) -> None:
-        if self._broker is not None and self._broker.connected:
-            self._broker.publish_nowait(message.topic, message.payload, retain=message.retain)
-
-    # --- loops
-
-    async def _report_loop(self) -> None:
-        while True:
-            for service in self.settings.services:
-                self._send(self._reporter.message(service))
-            await _wait(self._report_now, self.settings.report_seconds)
-
-    async def _poll_loop(self, service: str) -> None:
-        failures = 0
-        while True:
-            try:
-                await self._in_daemon(self._poll, service)
-                failures, pause = 0, self.settings.poll_seconds
-            except (EdgeloopError, OSError) as error:
-                failures += 1
-                longest = max(_LONGEST_PAUSE, self.settings.poll_seconds)
-                pause = min(2.0 ** min(failures, 10) / 2, longest)
-                _log.warning("the channel was not followed", extra={"service": service, "error": str(error)})
-            await _wait(self._nudges[service], pause * random.uniform(0.8, 1.2))
-
-    def _poll(self, service: str) -> None:
-        self._agent.look()
-        self._agent.poll(service, self._open_store())
-
-    async def _upload_loop(self) -> None:
-        failures = 0
-        while True:
-            flush = self._flush_now.is_set()
-            self._flush_now.clear()
-            try:
-                await self._in_daemon(self._upload, flush)
-                failures, pause = 0, 1.0
-            except (EdgeloopError, OSError) as error:
-                failures += 1
-                pause = min(2.0 ** min(failures, 10) / 2, _LONGEST_PAUSE)
-                _log.warning("the spool was not uploaded", extra={"error": str(error)})
-            if flush:
-                self._report_now.set()
-            await _wait_set(self._flush_now, pause)
-
-    def _upload(self, everything: bool, deadline: float | None = None) -> None:
-        self._spool.cut(everything=everything)
-        self._spool.upload(self._open_store(), deadline=deadline)
-
     # --- the end
 
     async def _finish(
         self, tasks: list[asyncio.Task[None]], web: uvicorn.Server | None, serving: asyncio.Task[None] | None
     ) -> None:
         _log.info("stopping")
+        await self._in_thread(self._agent.close)  # first: who asked may kill before all is done
         if web is not None and serving is not None:
             web.should_exit = True
             await asyncio.wait([serving], timeout=FINISH_SECONDS)
@@ -303,48 +226,25 @@ class Node:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._in_daemon(self._last_upload), UPLOAD_SECONDS)
+            await asyncio.wait_for(in_daemon(self._last_upload), UPLOAD_SECONDS)
         await self._in_thread(self._leave)
         self._lock.release()
         _log.info("stopped")
 
     def _last_upload(self) -> None:
         try:
-            self._upload(everything=True, deadline=monotonic() + UPLOAD_SECONDS)
+            self._loops.upload_once(everything=True, deadline=monotonic() + UPLOAD_SECONDS)
         except (EdgeloopError, OSError) as error:
             _log.warning("the spool keeps what it has", extra={"error": str(error)})
 
     def _leave(self) -> None:
         self._spool.close()
         self._agent.close()
-        if self._broker is None:
-            return
-        last = [self._reporter.message(name, online=False) for name in self.settings.services]
-        for message in [*last, alive_message(self.settings.node, self.settings.ring, False)]:
-            with suppress(EdgeloopError):
-                self._broker.publish(message.topic, message.payload, retain=True, timeout=1.0)
-        self._broker.close()
+        self._connection.close(self._last_words)
 
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Wait for ``event`` at most ``seconds``, and clear it."""
-    await _wait_set(event, seconds)
-    event.clear()
-
-
-async def _wait_set(event: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
-
-
-def _noticed(notice: Callable[[], None]) -> Handler:
-    """A handler for messages that only say: look now."""
-
-    def take(_message: Message, ack: Ack) -> None:
-        notice()
-        ack()
-
-    return take
+    def _last_words(self) -> list[Message]:
+        reports = [self._reporter.message(name, online=False) for name in self.settings.services]
+        return [*reports, alive_message(self.settings.node, self.settings.ring, False)]
 
 
 def run(settings: NodeSettings) -> None:
@@ -353,6 +253,7 @@ def run(settings: NodeSettings) -> None:
     Raises:
         BadInput: the settings cannot be used (address, broker URL, store URL, state directory in use).
     """
+    give_back_large_blocks()
     brokers.parse_url(settings.broker)
     try:
         open_store(settings.store)

@@ -77,9 +77,14 @@ class Reporter:
             memory_bytes=resident_bytes(),
             clock_jumps=self._clock.jumps,
             refused=state.refused.release if state.refused else None,
-            last_error=error or (state.refused.error if state.refused else None) or self._spool.last_error,
+            last_error=error or self._spool.last_error,
             **counted,
         )
+
+    def condition(self) -> tuple[object, ...]:
+        """What is reported as soon as it changes: whether the spool takes captures, and what fails now."""
+        errors = [self._agent.status(service)[1] for service in self._stats.services]
+        return self._spool.accepting, self._spool.last_error, *errors
 
     def _free(self) -> int | None:
         try:

@@ -11,6 +11,10 @@ from edgeloop.errors import BadInput
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_YEAR = datetime(9000, 1, 1, tzinfo=UTC)
+#: Most characters of a device's name.
+LONGEST_DEVICE = 128
+#: Most characters of an error: it may quote what it refuses, and that may be large.
+LONGEST_ERROR = 600
 #: Errors that count as inputs of a service.
 OUTCOMES = ("bad_input", "model_error", "not_ready")
 _ANSWER = (

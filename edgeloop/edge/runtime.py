@@ -5,6 +5,7 @@ A request keeps the release it began with until it is answered, so a switch free
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edgeloop.clients.lending import Lender, usable_cores
-from edgeloop.clients.models import Answer, Model, ModelUnavailable, RemoteModel
+from edgeloop.clients.models import Answer, MalformedAnswer, Model, ModelUnavailable, RemoteModel
 from edgeloop.errors import EdgeloopError, Unavailable
 from edgeloop.samples.payloads import UndecodablePayload
 from edgeloop.samples.service import NodeConfig
@@ -105,17 +106,17 @@ class Runtime:
         """Serve nothing for ``service`` from the next request on; returns what served before."""
         return self._loaded.pop(service, None)
 
-    def predict(self, service: str, payload: bytes) -> tuple[Answer, Loaded]:
-        """Answer in this thread with what serves now.
+    def predict(self, service: str, payload: bytes, loaded: Loaded | None = None) -> tuple[Answer, Loaded]:
+        """Answer in this thread with ``loaded``, for which the payload was made, or with what serves now.
 
         Raises:
             NotLoaded: nothing serves yet.
             UndecodablePayload: the payload is no input of this service.
             ModelUnavailable: the server that has the model is away; no fault of the release.
             NoTurn: no core came free in time.
-            ModelFailed: the model failed.
+            ModelFailed: the model failed, or answered what is no number.
         """
-        loaded = self._loaded.get(service)
+        loaded = loaded or self._loaded.get(service)
         if loaded is None:
             raise NotLoaded(f"service {service} has no release on this node yet: roll one out to its ring")
         try:
@@ -131,6 +132,7 @@ class Runtime:
     def _predict(self, service: str, loaded: Loaded, payload: bytes) -> Answer:
         try:
             answer = loaded.model.predict(payload)
+            _check_finite(answer, loaded.model.labels)
         except (UndecodablePayload, ModelUnavailable):
             raise
         except Exception as error:
@@ -151,3 +153,10 @@ class Runtime:
     def close(self) -> None:
         """Serve nothing any more; requests that are in a model finish with it."""
         self._loaded.clear()
+
+
+def _check_finite(answer: Answer, labels: tuple[str, ...] | None) -> None:
+    """Raise MalformedAnswer for NaN and infinity: they are no answer, and nothing can be chosen or counted by them."""
+    numbers = [answer.value] if labels is None else [answer.confidence or 0.0]
+    if not all(map(math.isfinite, (*numbers, *(answer.probabilities or ()), *(answer.boxes or ())))):
+        raise MalformedAnswer(f"the answer {answer.prediction[:80]} or its probability is not finite: mend the model")

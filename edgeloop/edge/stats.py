@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import bisect
+import math
 import threading
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
 #: Upper bounds of the latency histogram, in seconds.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+#: Why an MQTT message is no input of a service; ``unknown`` is the service, and such a message is answered.
+IGNORED = ("retained", "topic", "unknown")
 _WINDOW = 2048
 
 
@@ -52,7 +55,7 @@ class Stats:
         self.lock = threading.Lock()
         self.services = {name: ServiceStats() for name in services}
         self.ignored: Counter[str] = Counter()
-        """MQTT messages that could not even be answered, by the reason: ``retained``, ``topic``."""
+        """MQTT messages that were no input of a service, by the reason: one of :data:`IGNORED`."""
 
     def answered(self, service: str, seconds: float, confidence: float | None) -> None:
         """Count one good answer."""
@@ -62,8 +65,8 @@ class Stats:
             stats.window.append(seconds)
             stats.seconds += seconds
             stats.buckets[bisect.bisect_left(BUCKETS, seconds)] += 1
-            if confidence is not None:
-                stats.histogram[min(9, int(confidence * 10))] += 1
+            if confidence is not None and math.isfinite(confidence):
+                stats.histogram[max(0, min(9, int(confidence * 10)))] += 1
 
     def failed(self, service: str, outcome: str) -> None:
         """Count one error."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from datetime import datetime
 
@@ -22,12 +21,10 @@ from edgeloop.samples.releases import (
     parse_release,
     parse_wanted,
     release_key,
-    wanted_key,
     wanted_object,
     wanted_target,
 )
 
-_log = logging.getLogger(__name__)
 #: Releases of a service that stay approved: the newest, and those that a ring is to run.
 APPROVED = 64
 
@@ -47,8 +44,6 @@ class Publisher:
     def ensure(self) -> bytes:
         """Make keys and metadata if there are none, and return the root that nodes are to trust.
 
-        Channel records of before, which were not signed, are taken over once.
-
         Raises:
             ForeignKey: the store's channel was signed with other keys.
             KeyUnavailable: a key of the set-up is not in the folder of keys.
@@ -64,11 +59,11 @@ class Publisher:
 
     def _ensure_root(self) -> None:
         pinned, found = self._keys.root(), self._found("1.root.json")
-        if pinned is None and found is None:
+        if pinned is None and found is not None:
+            self._repository.trust(found)
+        elif pinned is None:
             self._keys.ensure()
-            self._repository.write_root(self._new_root())
-        if pinned is None:
-            self._repository.trust(self._store.get("channel/1.root.json"))
+            self._keys.pin(self._repository.write_root(self._new_root()))
         elif found is None:  # these keys on another store
             root = self._repository.root()
             assert root is not None
@@ -87,31 +82,13 @@ class Publisher:
         return root
 
     def _begin(self, draft: Draft) -> bool:
-        """The two roles below ``targets``, and what unsigned records of before said; nothing when they are there."""
+        """``targets`` and the two roles below it; nothing when they are there."""
         if "targets" in draft.roles:
             return False
         begin(draft, self._keys)
-        for info in list(self._store.list("channel")):
-            parts = info.key.split("/")
-            if len(parts) == 3 and parts[2].startswith("ring-"):
-                self._adopt(draft, info.key)
         return True
 
-    def _adopt(self, draft: Draft, key: str) -> None:
-        try:
-            old = parse_wanted(self._store.get(key), key)
-            if key == wanted_key(old.service, old.ring):
-                self._allow(draft, old.service, old.release, self._manifest(old.service, old.release))
-                self._want(draft, old)
-        except MalformedRelease as error:
-            _log.warning("%s is not taken over: %s", key, error)
-
     # --- releases
-
-    def is_approved(self, service: str, release: str) -> bool:
-        """Whether ``release`` may run at all."""
-        draft = self._repository.read()
-        return draft is not None and _allows(draft, service, release)
 
     def approve(self, service: str, release: str) -> None:
         """Let ``release`` run. Signed with the approver's key, ``releases``.

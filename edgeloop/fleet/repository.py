@@ -142,21 +142,27 @@ class Repository:
         return verify(found.signed, "root", found, key)
 
     def trust(self, data: bytes) -> None:
-        """Trust the first root that is found in the store, if the root key here is its own.
+        """Trust the first root that is found in the store, if the root key here is its only one and signed it.
 
         Raises:
-            ForeignKey: it is another's.
+            ForeignKey: it names another's.
+            ForeignMetadata: it names ours and is not signed with it.
         """
-        root = self._self_signed(data, metadata_key("1.root.json"))
-        if not self.keys.has("root") or self.keys.public("root").keyid not in root.roles["root"].keyids:
+        key = metadata_key("1.root.json")
+        found = parse(Root, data, key)
+        own = self.keys.public("root") if self.keys.has("root") else None
+        if own is None or found.signed.roles["root"].keyids != [own.keyid]:
             raise ForeignKey(
                 f"the channel in {self.store.url} was signed with other keys than those in {self.keys.folder}:"
                 " copy them there with their root.json, or set EDGELOOP_KEYS"
             )
+        ours = Root()  # not the root that was found: there our key's name may stand before another's key
+        ours.add_key(own, "root")
+        verify(ours, "root", found, key)
         self.keys.pin(data)
 
-    def write_root(self, root: Root) -> None:
-        """Sign ``root`` and publish it under its version.
+    def write_root(self, root: Root) -> bytes:
+        """Sign ``root`` and publish it under its version; what was written.
 
         Raises:
             ChannelBusy: there is such a version already.
@@ -166,6 +172,7 @@ class Repository:
         name = f"{root.version}.root.json"
         if not self.store.create(metadata_key(name), data) and self._get(name) != data:
             raise ChannelBusy(f"{metadata_key(name)} was written by another: try again")
+        return data
 
     # --- reading
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from edgeloop.clients.store_directory import sync_folder
 from edgeloop.errors import BadInput
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Keys:
         successor = self.folder / f"{role}.next.pem"
         if successor.is_file():
             successor.replace(self.folder / f"{role}.pem")
-            _sync(self.folder)
+            sync_folder(self.folder)
 
     def root(self) -> bytes | None:
         """The trusted root; None before the channel was made."""
@@ -120,15 +121,7 @@ class Keys:
             place(beside, self.folder / name)
         finally:
             beside.unlink(missing_ok=True)
-        _sync(self.folder)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_folder(self.folder)
 
 
 def _read(path: Path) -> CryptoSigner:

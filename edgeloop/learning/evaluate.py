@@ -16,17 +16,23 @@ from pydantic import BaseModel
 
 from edgeloop.clients.models import Backbone, LinearHead, OnnxModel
 from edgeloop.clients.objects import ObjectStore
+from edgeloop.learning.estimate import Estimate
 from edgeloop.learning.features import KnownSpace, features_of
 from edgeloop.learning.gate import Decision, decide, score
+from edgeloop.learning.gate_budgets import agreement
+from edgeloop.learning.measure import AUDIT, DEPLOYED, field_estimates, gate_set, time_models, trained_answers
 from edgeloop.learning.pool import old_members, sample_rows, unusable
 from edgeloop.learning.train import Base, Candidate
 from edgeloop.samples.dataset import DatasetVersion, Member, members_of
 from edgeloop.samples.releases import blob_key
 from edgeloop.samples.service import Service
 from edgeloop.samples.table import Tables
+from edgeloop.store import FleetStore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+__all__ = ["DEPLOYED", "Evaluation", "Predictions", "TestScore", "encode_truth", "evaluate", "predict", "predict_split"]
 
 
 class TestScore(BaseModel):
@@ -46,6 +52,8 @@ class Evaluation(BaseModel):
     test: TestScore
     left_out: dict[str, dict[str, int]] = {}
     """Labelled samples that could not be used, by split (``pool``, ``gate``, ``test``) and reason."""
+    estimates: dict[str, Estimate] = {}
+    """Accuracy in the field, by the model and the samples that it is estimated from; empty for regressors."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +141,22 @@ def _space_of(store: ObjectStore, layers: dict[str, str]) -> KnownSpace | None:
 
 
 def evaluate(
-    store: ObjectStore, tables: Tables, service: Service, dataset: DatasetVersion, candidate: Candidate
+    store: ObjectStore,
+    tables: Tables,
+    service: Service,
+    dataset: DatasetVersion,
+    candidate: Candidate,
+    fleet: FleetStore | None = None,
 ) -> Evaluation:
-    """Judge ``candidate`` against the champion that it was made from."""
+    """Judge ``candidate`` against the champion that it was made from.
+
+    With ``fleet``, the decision is counted as a use of its gate samples, whatever becomes of it: scores were seen.
+    """
     gate = predict_split(store, tables, service, dataset, candidate, "gate")
     test = predict_split(store, tables, service, dataset, candidate, "test")
+    base = candidate.base.layers if candidate.base else None
+    ids = [m.sample_id for m in gate.members]
+    trained = trained_answers(store, tables, service, candidate.layers, ids)
     decision = decide(
         service.gate,
         service.metric,
@@ -147,6 +166,9 @@ def evaluate(
         _slices(store, tables, service, gate.members, candidate.base),
         release_bytes=sum(store.size(blob_key(d)) or 0 for r, d in candidate.layers.items() if r in DEPLOYED),
         seed=candidate.seed,
+        latency=time_models(store, tables, service, candidate.layers, base, ids),
+        agreed=None if trained is None else agreement(service.metric, gate.candidate, encode_truth(service, trained)),
+        uses=fleet.use_gate(service.name, gate_set(gate.members), candidate.key) if fleet and gate.members else None,
     )
     left_out = {"pool": candidate.left_out, "gate": gate.left_out, "test": test.left_out}
     return Evaluation(
@@ -155,6 +177,7 @@ def evaluate(
         decision=_explained(decision, gate.left_out),
         test=_test_score(service, test),
         left_out={split: reasons for split, reasons in left_out.items() if reasons},
+        estimates=_estimates(tables, service, gate, candidate.seed),
     )
 
 
@@ -166,8 +189,12 @@ def _explained(decision: Decision, left_out: dict[str, int]) -> Decision:
     return decision.model_copy(update={"reason": f"{decision.reason} (left out: {more})"})
 
 
-#: Layers that go to nodes; the others stay in the registry.
-DEPLOYED = frozenset({"backbone", "head", "model"})
+def _estimates(tables: Tables, service: Service, gate: Predictions, seed: int) -> dict[str, Estimate]:
+    if not service.is_classifier or not gate.members:
+        return {}
+    answers = {"candidate": gate.candidate} | ({} if gate.champion is None else {"champion": gate.champion})
+    right = {name: found == gate.truth for name, found in answers.items()}
+    return field_estimates(tables, gate.members, right, seed)
 
 
 def _test_score(service: Service, test: Predictions) -> TestScore:
@@ -185,7 +212,7 @@ def _slices(
     store: ObjectStore, tables: Tables, service: Service, members: list[Member], base: Base | None
 ) -> dict[str, NDArray[np.bool_]]:
     """``old``: what the champion's dataset had; ``new``: the rest; ``audit``: chosen regardless of confidence."""
-    audit = np.asarray([m.selected_by in {"audit", "reference"} for m in members], dtype=bool)
+    audit = np.asarray([m.selected_by in AUDIT for m in members], dtype=bool)
     slices = {"audit": audit, "hard": ~audit}
     if base is not None:
         before = old_members(store, tables, service.name, base.dataset)

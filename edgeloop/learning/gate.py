@@ -1,9 +1,9 @@
 """The gate: may this candidate replace the champion? A pure function that answers with its reasons.
 
-The candidate is compared with the serving champion on the same locked gate samples by a paired bootstrap (Efron and
-Tibshirani 1993, chapter 8): samples are drawn with replacement, the metric of both models is computed on each draw,
-and the candidate passes only if the lower end of the one-sided confidence interval of the gain clears the margin. A
-slice of older samples that drops by more than its own margin is a veto, whatever is gained elsewhere.
+Both models answer the same locked gate samples. The candidate passes only if two paired tests agree that it is better:
+the lower end of the one-sided bootstrap interval of the gain clears the margin, and a randomisation test whose level
+holds on any number of samples (for classifiers McNemar's exact test) cannot put the gain down to chance. A slice that
+surely or largely drops is a veto, whatever is gained elsewhere; budgets are held first.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import BaseModel
 
-from edgeloop.samples.service import Gate
+from edgeloop.learning.gate_budgets import Agreement, Latency, budget_fault
+from edgeloop.learning.gate_tests import McNemar, gain_bounds, mcnemar, sample_gains, score, sign_flip
+from edgeloop.samples.judging import Gate, Veto
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = ["LEAST_HARM", "MIN_SLICE", "Decision", "SliceResult", "decide", "score"]
 #: Slices smaller than this are reported and cannot veto.
 MIN_SLICE = 10
 #: A sure loss smaller than this refuses the candidate without casting suspicion on its labels.
 LEAST_HARM = 0.01
-_CHUNK = 200
+#: How sure the reported bounds of a slice without a veto are.
+_REPORTED = Veto().confidence
+_EXACT = 1e-9
 
 
 class SliceResult(BaseModel):
@@ -31,6 +36,14 @@ class SliceResult(BaseModel):
     samples: int
     candidate: float
     champion: float | None
+    gain: float | None = None
+    gain_low: float | None = None
+    """Lower end of the one-sided confidence interval of the gain."""
+    gain_high: float | None = None
+    confidence: float | None = None
+    """Of each of the two bounds."""
+    margin: float | None = None
+    """The drop that the slice's veto allows; None where it has no veto."""
 
 
 class Decision(BaseModel):
@@ -47,38 +60,18 @@ class Decision(BaseModel):
     gain_low: float | None = None
     """Lower end of the one-sided confidence interval of the gain."""
     gain_high: float | None = None
+    confidence: float | None = None
+    """Of each of the two bounds."""
+    p: float | None = None
+    """How often models that are as good as each other show this gain or more: McNemar's exact test of classifiers,
+    a sign-flip test of squared errors else."""
+    mcnemar: McNemar | None = None
     slices: dict[str, SliceResult] = {}
-
-
-def score(metric: str, truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
-    """``accuracy`` of label numbers or ``r2`` of values; arrays of shape [samples]."""
-    return float(_scores(metric, truth[np.newaxis], predicted[np.newaxis])[0])
-
-
-def _scores(metric: str, truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The metric of each row of [draws, samples]."""
-    if metric == "accuracy":
-        return np.asarray((truth == predicted).mean(axis=1))
-    residual = ((truth - predicted) ** 2).sum(axis=1)
-    spread = ((truth - truth.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
-    return np.asarray(1 - residual / np.maximum(spread, 1e-12))
-
-
-def paired_gains(
-    metric: str,
-    truth: NDArray[np.float64],
-    candidate: NDArray[np.float64],
-    champion: NDArray[np.float64],
-    resamples: int,
-    seed: int,
-) -> NDArray[np.float64]:
-    """Gain of the candidate over the champion on ``resamples`` paired bootstrap draws: float64 [resamples]."""
-    rng = np.random.default_rng(seed)
-    gains: list[NDArray[np.float64]] = []
-    for start in range(0, resamples, _CHUNK):
-        draw = rng.integers(len(truth), size=(min(_CHUNK, resamples - start), len(truth)))
-        gains.append(_scores(metric, truth[draw], candidate[draw]) - _scores(metric, truth[draw], champion[draw]))
-    return np.concatenate(gains)
+    release_bytes: int | None = None
+    latency: Latency | None = None
+    agreement: Agreement | None = None
+    uses: int | None = None
+    """Decisions that these gate samples have made, this one included."""
 
 
 def decide(
@@ -88,84 +81,180 @@ def decide(
     candidate: NDArray[np.float64],
     champion: NDArray[np.float64] | None,
     slices: dict[str, NDArray[np.bool_]],
-    veto: frozenset[str] = frozenset({"old"}),
+    veto: frozenset[str] | None = None,
     release_bytes: int | None = None,
     seed: int = 0,
+    latency: Latency | None = None,
+    agreed: Agreement | None = None,
+    uses: int | None = None,
 ) -> Decision:
     """Compare a candidate with the champion on locked gate samples.
 
     Args:
-        config: margins, confidence and minimum counts.
+        config: margins, confidence, budgets and minimum counts.
         metric: ``accuracy`` or ``r2``.
         truth: right answers, [samples]; labels as their numbers.
         candidate: the candidate's answers, [samples].
         champion: the champion's answers, [samples]; None when there is none yet.
-        slices: masks [samples] by name; reported, and those in ``veto`` may refuse.
-        veto: names of slices that must not drop by more than ``config.slice_margin``.
+        slices: masks [samples] by name; reported, and those with a veto may refuse.
+        veto: names of the slices that may refuse; those that ``config.veto`` names if None.
         release_bytes: size of the release, held against ``config.max_release_bytes``.
         seed: makes the bootstrap repeatable.
+        latency: time of an answer, held against ``config.max_latency_ratio`` and ``config.max_latency_ms``.
+        agreed: agreement of export and training, held against ``config.min_agreement``.
+        uses: decisions that these samples have made, this one included, held against ``config.max_reuse``.
     """
     n = len(truth)
+    base = Decision(
+        verdict="fail", reason="", samples=n, release_bytes=release_bytes, latency=latency, agreement=agreed, uses=uses
+    )
     if n < config.min_samples:
-        return Decision(
-            verdict="inconclusive",
-            reason=f"{n} gate samples with trusted labels are too few, {config.min_samples} are needed: label more",
-            samples=n,
-        )
-    parts = {name: _slice(metric, mask, truth, candidate, champion) for name, mask in slices.items() if mask.any()}
+        few = f"{n} gate samples with trusted labels are too few, {config.min_samples} are needed: label more"
+        return _say(base, few, verdict="inconclusive")
+    vetoes = _vetoes(config, veto)
     value = score(metric, truth, candidate)
-    base = Decision(verdict="fail", reason="", samples=n, candidate=value, slices=parts)
     if not np.isfinite(value):
-        return base.model_copy(
-            update={"candidate": None, "reason": f"the candidate's {metric} is {value}, not a number"}
-        )
-    if release_bytes and config.max_release_bytes and release_bytes > config.max_release_bytes:
-        reason = f"release of {release_bytes} bytes is over the budget of {config.max_release_bytes}"
-        return base.model_copy(update={"reason": reason})
+        return _say(base, f"the candidate's {metric} is {value}, not a number")
+    parts = _slices(config, metric, truth, candidate, champion, slices, vetoes, seed)
+    base = base.model_copy(update={"candidate": value, "slices": parts})
+    over = budget_fault(config, release_bytes, latency, agreed)
+    if over:
+        return _say(base, over)
     if champion is None:
-        return _first(base, config, metric)
-    gains = paired_gains(metric, truth, candidate, champion, config.resamples, seed)
-    low, high = (float(q) for q in np.quantile(gains, [1 - config.confidence, config.confidence]))
+        return _unworn(_first(base, config, metric), config)
     before = score(metric, truth, champion)
-    base = base.model_copy(update={"champion": before, "gain": value - before, "gain_low": low, "gain_high": high})
-    return _compare(base, config, metric, veto)
+    if not np.isfinite(before):
+        broken = f"the champion's {metric} is {before}, not a number: promote by hand, or mend the champion"
+        return _say(base, broken, verdict="inconclusive")
+    tested = _tested(base, config, metric, truth, candidate, champion, seed)
+    return _unworn(_compare(tested, config, metric, vetoes), config)
 
 
-def _slice(
+def _say(base: Decision, reason: str, **changes: object) -> Decision:
+    return base.model_copy(update={"reason": reason} | changes)
+
+
+def _vetoes(config: Gate, names: frozenset[str] | None) -> dict[str, Veto]:
+    """The veto of each slice that has one."""
+    known = {name: found for name in type(config.veto).model_fields if (found := getattr(config.veto, name))}
+    return known if names is None else {name: known.get(name, Veto()) for name in sorted(names)}
+
+
+def _slices(
+    config: Gate,
     metric: str,
-    mask: NDArray[np.bool_],
     truth: NDArray[np.float64],
     candidate: NDArray[np.float64],
     champion: NDArray[np.float64] | None,
-) -> SliceResult:
-    return SliceResult(
-        samples=int(mask.sum()),
-        candidate=score(metric, truth[mask], candidate[mask]),
-        champion=None if champion is None else score(metric, truth[mask], champion[mask]),
-    )
+    slices: dict[str, NDArray[np.bool_]],
+    vetoes: dict[str, Veto],
+    seed: int,
+) -> dict[str, SliceResult]:
+    """Each slice that has samples, with bounds of its gain."""
+    found: dict[str, SliceResult] = {}
+    for name, mask in slices.items():
+        if not mask.any():
+            continue
+        right, answers = truth[mask], candidate[mask]
+        part = SliceResult(samples=int(mask.sum()), candidate=score(metric, right, answers), champion=None)
+        if champion is not None:
+            veto = vetoes.get(name)
+            sure = veto.confidence if veto else _REPORTED
+            bounds = gain_bounds(metric, right, answers, champion[mask], sure, config.resamples, seed)
+            part = SliceResult(
+                samples=part.samples,
+                candidate=part.candidate,
+                champion=score(metric, right, champion[mask]),
+                gain=bounds.gain,
+                gain_low=bounds.low,
+                gain_high=bounds.high,
+                confidence=sure,
+                margin=_margin(config, veto) if veto else None,
+            )
+        found[name] = part
+    return found
+
+
+def _margin(config: Gate, veto: Veto) -> float:
+    return config.slice_margin if veto.margin is None else veto.margin
 
 
 def _first(base: Decision, config: Gate, metric: str) -> Decision:
     least = config.bootstrap_minimum
     if least is not None and (base.candidate or 0.0) < least:
-        return base.model_copy(update={"reason": f"first model has {metric} {base.candidate:.3f}, {least} is needed"})
-    return base.model_copy(update={"verdict": "pass", "reason": f"first model, {metric} {base.candidate:.3f}"})
+        return _say(base, f"first model has {metric} {base.candidate:.3f}, {least} is needed")
+    return _say(base, f"first model, {metric} {base.candidate:.3f}", verdict="pass")
 
 
-def _compare(base: Decision, config: Gate, metric: str, veto: frozenset[str]) -> Decision:
-    for name in sorted(veto & set(base.slices)):
-        part = base.slices[name]
-        drop = (part.champion or 0.0) - part.candidate
-        if part.samples >= MIN_SLICE and drop > config.slice_margin:
-            reason = (
-                f"drops {metric} by {drop:.3f} on the {part.samples} {name} gate samples"
-                f" ({part.champion:.3f} to {part.candidate:.3f}), {config.slice_margin} is allowed"
-            )
-            return base.model_copy(update={"reason": reason, "harmful": True})
-    span = f"gain {base.gain:+.3f}, {config.confidence:.0%} sure of at least {base.gain_low:+.3f}"
-    if base.gain_high is not None and base.gain_high < 0:
-        harmful = base.gain is not None and base.gain < -LEAST_HARM
-        return base.model_copy(update={"reason": f"worse than the champion: {span}", "harmful": harmful})
-    if base.gain_low is not None and base.gain_low > config.margin:
-        return base.model_copy(update={"verdict": "pass", "reason": f"better than the champion: {span}"})
-    return base.model_copy(update={"reason": f"not surely better than the champion: {span}, {config.margin} is needed"})
+def _tested(
+    base: Decision,
+    config: Gate,
+    metric: str,
+    truth: NDArray[np.float64],
+    candidate: NDArray[np.float64],
+    champion: NDArray[np.float64],
+    seed: int,
+) -> Decision:
+    """Add the gain, its bounds and the tests."""
+    bounds = gain_bounds(metric, truth, candidate, champion, config.confidence, config.resamples, seed)
+    counts = mcnemar(truth, candidate, champion) if metric == "accuracy" else None
+    p = counts.p if counts else sign_flip(sample_gains(metric, truth, candidate, champion), config.resamples, seed)
+    found = {"gain": bounds.gain, "gain_low": bounds.low, "gain_high": bounds.high, "p": p, "mcnemar": counts}
+    return base.model_copy(update=found | {"champion": score(metric, truth, champion), "confidence": config.confidence})
+
+
+def _compare(base: Decision, config: Gate, metric: str, vetoes: dict[str, Veto]) -> Decision:
+    for name in sorted(vetoes.keys() & base.slices.keys()):
+        dropped = _drop(config, metric, name, base.slices[name], vetoes[name])
+        if dropped:
+            return _say(base, dropped, harmful=True)
+    gain, low, high, p = base.gain or 0.0, base.gain_low or 0.0, base.gain_high or 0.0, base.p or 0.0
+    span = f"gain {gain:+.3f}, {config.confidence:.0%} sure of at least {low:+.3f}"
+    if high < 0:
+        return _say(base, f"worse than the champion: {span}", harmful=gain < -LEAST_HARM)
+    if not low > config.margin:
+        return _say(base, f"not surely better than the champion: {span}, more than {config.margin} is needed")
+    if p > 1 - config.confidence + _EXACT:
+        return _say(base, f"not surely better than the champion: {span}, but chance shows as much in {p:.1%} of cases")
+    return _filled(_say(base, f"better than the champion: {span}", verdict="pass"), vetoes)
+
+
+def _drop(config: Gate, metric: str, name: str, part: SliceResult, veto: Veto) -> str | None:
+    """Why the drop on a slice refuses the candidate, if it does.
+
+    It must be over the margin, and sure, or so large that it is not worth the risk. The second is for accuracy only,
+    where one sample of n cannot move more than 1/n: one far-off sample can make any drop of R².
+    """
+    drop, margin = -(part.gain or 0.0), _margin(config, veto)
+    if part.samples < MIN_SLICE or drop <= margin + _EXACT:
+        return None
+    large = 2 * margin if veto.large is None else veto.large
+    sure = part.gain_high is not None and part.gain_high < 0
+    if not sure and not (metric == "accuracy" and drop > large + _EXACT):
+        return None
+    why = f"{veto.confidence:.0%} sure that it drops" if sure else f"over {large:g} chance is no excuse"
+    return (
+        f"drops {metric} by {drop:.3f} on the {part.samples} {name} gate samples"
+        f" ({part.champion:.3f} to {part.candidate:.3f}), {margin:g} is allowed; {why}"
+    )
+
+
+def _filled(passed: Decision, vetoes: dict[str, Veto]) -> Decision:
+    """What passes is inconclusive while a slice that must have samples has too few."""
+    for name, veto in sorted(vetoes.items()):
+        count = passed.slices[name].samples if name in passed.slices else 0
+        if count < veto.min_samples:
+            few = f"{count} {name} gate samples are too few, {veto.min_samples} are needed: label more"
+            return _say(passed, f"{few} ({passed.reason})", verdict="inconclusive")
+    return passed
+
+
+def _unworn(decided: Decision, config: Gate) -> Decision:
+    """A worn gate set may still refuse what does harm; it says nothing else."""
+    if decided.harmful or decided.uses is None or decided.uses <= config.max_reuse:
+        return decided
+    worn = (
+        f"these gate samples have made {decided.uses - 1} decisions, {config.max_reuse} are allowed:"
+        f" label fresh audit samples ({decided.verdict} otherwise: {decided.reason})"
+    )
+    return _say(decided, worn, verdict="inconclusive")

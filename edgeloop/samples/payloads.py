@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import reprlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,20 +65,39 @@ def decode_image(payload: bytes, size: int, channels: int = 3) -> NDArray[np.uin
     return np.asarray(resized, dtype=np.uint8).reshape(size, size, channels)
 
 
+def image_size(payload: bytes) -> tuple[int, int]:
+    """(width, height) of a JPEG or PNG in pixels, by its header; nothing is decoded.
+
+    Raises:
+        UndecodablePayload: there is no such header.
+    """
+    try:
+        header = _header(payload)[0]
+    except MalformedImage as error:
+        raise UndecodablePayload(f"payload has no size ({error}): send one whole still image") from error
+    return header.width, header.height
+
+
+def _header(payload: bytes) -> tuple[Header, bytes]:
+    """The header, and what of the file is to be decoded."""
+    if payload.startswith(JPEG_SIGNATURE):
+        return read_jpeg(payload), payload
+    if payload.startswith(PNG_SIGNATURE):
+        return read_png(payload)
+    raise MalformedImage("it begins as neither does" if payload else "it is empty")
+
+
 def _opened(payload: bytes) -> ImageFile.ImageFile:
     """The image, not yet decoded. Not by Image.open: that warns of bombs, and warnings belong to all threads."""
+    header, lean = _header(payload)
+    _check_size(header)
     if payload.startswith(JPEG_SIGNATURE):
         from PIL.JpegImagePlugin import JpegImageFile
 
-        _check_size(read_jpeg(payload))
-        return JpegImageFile(io.BytesIO(payload))
-    if payload.startswith(PNG_SIGNATURE):
-        from PIL.PngImagePlugin import PngImageFile
+        return JpegImageFile(io.BytesIO(lean))
+    from PIL.PngImagePlugin import PngImageFile
 
-        header, lean = read_png(payload)
-        _check_size(header)
-        return PngImageFile(io.BytesIO(lean))
-    raise MalformedImage("it begins as neither does" if payload else "it is empty")
+    return PngImageFile(io.BytesIO(lean))
 
 
 def _check_size(header: Header) -> None:
@@ -115,7 +135,7 @@ def decode_features(payload: bytes, names: Sequence[str]) -> NDArray[np.float32]
     row = _row(value, names)
     for name, number in zip(names, row, strict=True):
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise UndecodablePayload(f"feature {name} is {number!r}, not a number: send a number")
+            raise UndecodablePayload(f"feature {name} is {_short(number)}, not a number: send a number")
         if not -_LARGEST <= number <= _LARGEST:  # also false for NaN
             raise UndecodablePayload(f"feature {name} is {number!s:.40}: send a finite number within float32")
     return np.asarray(row, dtype=np.float32)
@@ -127,7 +147,7 @@ def _row(value: object, names: Sequence[str]) -> list[object]:
         unknown = [n for n in value if n not in names]
         if missing or unknown:
             raise UndecodablePayload(
-                f"feature object lacks {missing} and has unknown {unknown}: send exactly {list(names)}"
+                f"feature object lacks {_short(missing)} and has unknown {_short(unknown)}: send exactly {list(names)}"
             )
         return [value[n] for n in names]
     if not isinstance(value, list):
@@ -135,6 +155,11 @@ def _row(value: object, names: Sequence[str]) -> list[object]:
     if len(value) != len(names):
         raise UndecodablePayload(f"row has {len(value)} values: send {len(names)} ({', '.join(names)})")
     return value
+
+
+def _short(value: object) -> str:
+    """What a message quotes of a payload, however large that is."""
+    return reprlib.repr(value)[:120]
 
 
 def canonical_features(payload: bytes, names: Sequence[str]) -> bytes:

@@ -7,7 +7,7 @@ costs kilobytes.
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +15,8 @@ from edgeloop.errors import BadInput
 from edgeloop.samples.records import Record, canonical, digest, hexdigest
 
 Role = Literal["backbone", "head", "model", "config", "probe"]
+#: The name of a blob or manifest; strict, because object keys and paths on nodes are made of it.
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 class MalformedRelease(BadInput):
@@ -29,7 +31,7 @@ class Layer(BaseModel):
     role: Role
     """``backbone`` (LiteRT) and ``head`` (npz) of an image model, or ``model`` (ONNX) of a tabular one; ``config``
     (JSON, :class:`~edgeloop.samples.service.NodeConfig`); ``probe`` (JSON inputs with the answers expected)."""
-    digest: str
+    digest: Digest
     size: int = Field(ge=0)
     media_type: str
 
@@ -65,10 +67,11 @@ class Wanted(Record):
 
     service: str
     ring: int
-    release: str
+    release: Digest
     """Digest of the release's manifest."""
     sequence: int = Field(ge=0)
-    """Grows with each change, so that an old record is never taken for a new one."""
+    """Grows with each change, so that a release that is wanted again is a new wish: it is tried again where it was
+    refused. It guards against no old record; the signatures of the channel do."""
 
 
 def blob_key(name: str) -> str:
@@ -79,11 +82,6 @@ def blob_key(name: str) -> str:
 def release_key(service: str, name: str) -> str:
     """Object key of a release manifest."""
     return f"releases/{service}/{hexdigest(name)}.json"
-
-
-def wanted_key(service: str, ring: int) -> str:
-    """Object key of the unsigned channel record that edgeloop wrote before the channel was signed."""
-    return f"channel/{service}/ring-{ring}.json"
 
 
 def metadata_key(name: str) -> str:

@@ -124,6 +124,8 @@ class Validity(_Strict):
     """Drop images whose mean luma, 0 to 255, is under this."""
     blur_below: float | None = Field(default=None, gt=0)
     """Drop images whose Laplacian, over the luma of the image as the model sees it, has a variance under this."""
+    smallest_side: int | None = Field(default=None, ge=1)
+    """Drop images whose shorter side, as they were sent, has fewer pixels than this."""
     out_of_range: Literal["keep", "drop"] = "keep"
     """``drop`` feature rows with a value outside ``min`` and ``max`` of its feature."""
 
@@ -201,7 +203,7 @@ class Selection(_Strict):
             why = _why_not(one.rule, kind)
             if why:
                 yield ("informative", number, "rule"), one.rule, f"the rule {one.rule} needs {why}; a {kind} has none"
-        for name in ("black_below", "blur_below"):
+        for name in ("black_below", "blur_below", "smallest_side"):
             if not is_image and getattr(self.validity, name) is not None:
                 yield ("validity", name), getattr(self.validity, name), f"a {kind} takes no images"
         if is_image and self.validity.out_of_range == "drop":

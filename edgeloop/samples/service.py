@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from edgeloop.errors import BadInput
-from edgeloop.samples.records import LabelSource
+from edgeloop.samples.judging import Gate as Gate  # noqa: PLC0414 (others know it from here)
 from edgeloop.samples.selection import Selection as Selection  # noqa: PLC0414 (others know it from here)
 
 SERVICE_VERSION = 1
@@ -84,25 +84,6 @@ class Trainer(_Strict):
     params: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of ``pipeline``."""
     seed: int = 0
-
-
-class Gate(_Strict):
-    """When a candidate may replace the champion."""
-
-    trust: tuple[LabelSource, ...] = Field(default=("human",), min_length=1)
-    """Sources whose labels may judge; labels of other sources train only, so that wrong ones cannot vote for
-    the model that learned them."""
-    min_samples: int = Field(default=30, ge=2)
-    """Fewer locked gate samples than this are inconclusive, not a pass."""
-    margin: float = 0.0
-    """The lower confidence bound of the gain in the metric must be above this."""
-    slice_margin: float = Field(default=0.05, ge=0)
-    """The slice ``old`` (samples that the champion's dataset had) may not lose more than this."""
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    resamples: int = Field(default=2000, ge=100)
-    max_release_bytes: int | None = Field(default=None, ge=1)
-    bootstrap_minimum: float | None = None
-    """Without a champion: the least value of the metric on the gate samples."""
 
 
 class Expectation(_Strict):

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 PREFIX = "edgeloop/v1"
-#: A device publishes JPEG/PNG bytes or a JSON feature row here.
-INPUTS = f"{PREFIX}/+/+/input"
-#: A device says here what the right answer to an earlier sample was: ``{"sample_id": …, "label": …}``.
-FEEDBACK = f"{PREFIX}/+/+/feedback"
 #: Everything that nodes say of themselves, retained: a report per service, and whether they are there.
 NODES = f"{PREFIX}/nodes/#"
 #: Not retained: asks every node to cut and upload what it has spooled.

@@ -15,8 +15,20 @@ pytestmark = pytest.mark.e2e
 @pytest.mark.timeout(240)
 def test_a_node_is_small_and_swaps_fail_no_request(tmp_path: Path, shared: Path) -> None:
     backbone = shared / "models" / "mobilenet_v1_1.0_224_quant_embedding_extractor.tflite"
-    command = [sys.executable, "-m", "edgeloop.cli", "--home", str(tmp_path), "bench", "edge", "--backbone", str(backbone)]
-    command += ["--runs", "1", "--seconds", "1", "--messages", "300", "--swaps", "4", "--json"]
+    command = [sys.executable, "-m", "edgeloop.cli", "--home", str(tmp_path), "bench", "edge"]
+    command += [
+        "--backbone",
+        str(backbone),
+        "--runs",
+        "1",
+        "--seconds",
+        "1",
+        "--messages",
+        "300",
+        "--swaps",
+        "4",
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=220)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)

@@ -21,7 +21,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgeloop.clients import broker_connect, broker_paho
-from edgeloop.clients.broker import Ack, Message, connect
+from edgeloop.clients.broker import Ack, BrokerRefused, Message, connect
 from edgeloop.clients.broker_loop import FIRST_SECONDS, LONGEST_SECONDS, reconnect_wait
 from tests.servers.mosquitto import Mosquitto
 from tests.servers.ports import wait_until
@@ -74,6 +74,19 @@ def test_no_property_of_a_message_cuts_the_connection(server: Mosquitto, propert
     assert inbox.get(timeout=10).payload == b"y"
     client.close()
     assert len(connected) == 1
+
+
+@pytest.mark.parametrize("sent", [{"properties": {"k": "\ufffd" * 30_000}}, {"correlation": b"c" * 65_536}])
+@pytest.mark.parametrize("options", [[], ["max_packet_size 1000000"]])
+def test_a_property_over_its_size_is_refused_and_the_connection_stands(
+    tmp_path: Path, sent: dict[str, Any], options: list[str]
+) -> None:
+    with Mosquitto(tmp_path / "m", options=options) as server:
+        client = connect(server.url, "c")
+        with pytest.raises(BrokerRefused, match=r"a property of \d+ bytes, and it may have 65535"):
+            client.publish("t", b"x", **sent)
+        client.publish("t", b"x", properties={"k": "x" * 65_535}, correlation=b"c" * 65_535)
+        client.close()
 
 
 def test_a_topic_with_a_byte_order_mark_arrives(server: Mosquitto) -> None:

@@ -8,13 +8,17 @@ from __future__ import annotations
 import base64
 import json
 import struct
+import threading
+import time
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from edgeloop.clients import endpoints
 from edgeloop.clients.endpoint_answers import answer_of
 from edgeloop.clients.endpoint_wire import Tensor, v2_call, v2_outputs
 from edgeloop.clients.endpoints import EndpointFailed, RefusedInput
@@ -29,11 +33,14 @@ from edgeloop.clients.models import (
     make_probe,
     run_probe,
 )
-from edgeloop.samples.payloads import UndecodablePayload, encode_features
+from edgeloop.samples.payloads import UndecodablePayload, decode_image, encode_features
 from edgeloop.samples.service import NodeConfig
 from tests.contract.peers.scripted import Reply, Scripted, scripted
 from tests.servers.ports import free_port
 from tests.unit.samples.make import classifier, looker, picture, regressor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 RATER, SORTER, LOOKER = (s.node_config() for s in (regressor(), classifier(), looker()))
 ROW = encode_features([1.5, 2])
@@ -135,6 +142,48 @@ def test_texts_that_are_cut_off_are_no_tensor(cut: bytes) -> None:
         return
     with pytest.raises(MalformedAnswer, match="is no tensor"):
         v2_outputs(head + cut, headers)
+
+
+# --- pictures
+
+
+@pytest.fixture
+def one_core(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(endpoints, "usable_cores", lambda: 1)
+    endpoints.decoding.cache_clear()
+    yield
+    endpoints.decoding.cache_clear()
+
+
+@pytest.mark.usefixtures("one_core")
+def test_pictures_are_decoded_in_turn_and_answered_all_at_once(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.replies["/v1/models/m:predict"] = Reply({"predictions": [[0.2, 0.8]]})
+    models = [remote(server, config=LOOKER) for _ in range(2)]  # the turns are those of the process
+    decoding, most, all_asked = 0, 0, threading.Barrier(6)
+
+    def decode(payload: bytes, size: int) -> NDArray[np.uint8]:
+        nonlocal decoding, most
+        decoding += 1
+        most = max(most, decoding)
+        time.sleep(0.02)  # others come meanwhile
+        decoding -= 1
+        return decode_image(payload, size)
+
+    def ask(number: int) -> str:
+        return models[number % 2].predict(picture(number)).prediction
+
+    def infer(self: endpoints._Server, *given: Any) -> Any:
+        all_asked.wait(10)  # which is for nobody if somebody waits for the network in his turn
+        return taken(self, *given)
+
+    taken = endpoints._Server.infer
+    monkeypatch.setattr(endpoints, "decode_image", decode)
+    monkeypatch.setattr(endpoints._Server, "infer", infer)
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(ask, range(6))) == ["dog"] * 6
+    assert most == 1
 
 
 # --- errors

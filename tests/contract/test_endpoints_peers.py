@@ -156,17 +156,14 @@ def test_what_is_no_picture_does_not_reach_the_server(beside: Beside) -> None:
         beside.model("kserve", "v2", False, "looker").predict(b"no picture")
 
 
-# --- KServe's own client asks the node
+# --- the peers' own clients ask the node
 
 
-CLIENT = f"{PROGRAMS}.kserve_client"
-
-
-def ask(url: str, protocol: str, service: str, payload: bytes, folder: Path) -> dict[str, Any]:
+def ask(peer: str, url: str, protocol: str, service: str, payload: bytes, folder: Path) -> dict[str, Any]:
     given = folder / "payload"
     given.write_bytes(payload)
     done = subprocess.run(
-        [str(peer_python("kserve")), "-m", CLIENT, url, protocol, service, str(given)],
+        [str(peer_python(peer)), "-m", f"{PROGRAMS}.{peer}_client", url, protocol, service, str(given)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -182,7 +179,7 @@ def ask(url: str, protocol: str, service: str, payload: bytes, folder: Path) -> 
 @pytest.mark.parametrize("service", ["rater", "sorter", "looker"])
 def test_kserves_client_gets_a_nodes_answers(beside: Beside, tmp_path: Path, service: str, protocol: str) -> None:
     payload = PICTURES[0] if service == "looker" else encode_features(ROWS[0])
-    found = ask(beside.urls["node"], protocol, service, payload, tmp_path)
+    found = ask("kserve", beside.urls["node"], protocol, service, payload, tmp_path)
     wanted = beside.here[service].predict(payload)
     if protocol == "v1":
         (prediction,), (confidence,) = found["predictions"], found["confidences"]
@@ -191,3 +188,16 @@ def test_kserves_client_gets_a_nodes_answers(beside: Beside, tmp_path: Path, ser
         (prediction,), (confidence,) = found["prediction"], found.get("confidence", [None])
     assert str(prediction) == wanted.prediction
     assert confidence == (None if wanted.confidence is None else pytest.approx(wanted.confidence))
+
+
+@pytest.mark.parametrize("protocol", ["v2", "binary"])
+@pytest.mark.parametrize("service", ["rater", "sorter", "looker"])
+def test_mlservers_client_gets_a_nodes_answers(beside: Beside, tmp_path: Path, service: str, protocol: str) -> None:
+    payload = PICTURES[0] if service == "looker" else encode_features(ROWS[0])
+    found = ask("mlserver", beside.urls["node"], protocol, service, payload, tmp_path)
+    wanted = beside.here[service].predict(payload)
+    assert (found["id"], found["model"], found["ready"]) == ("7", service, True)
+    assert [str(value) for value in found["prediction"]] == [wanted.prediction]
+    assert found.get("confidence") == (None if wanted.confidence is None else [pytest.approx(wanted.confidence)])
+    if wanted.probabilities is not None:
+        assert found["probabilities"] == pytest.approx(wanted.probabilities)

@@ -21,11 +21,13 @@ import pytest
 
 from edgeloop.clients.broker import Ack, Message, connect
 from edgeloop.clients.broker_wire import PublishProperties
+from edgeloop.edge.allocator import give_back_large_blocks
 from edgeloop.edge.mqtt.intake import Intake
 from edgeloop.edge.spool.spool import Limits
 from edgeloop.samples.topics import device_topic
 from tests.servers.mosquitto import Mosquitto
 from tests.servers.ports import wait_until
+from tests.unit.edge.damaged import EYE, damaged, serve_eye
 from tests.unit.edge.fakes import SERVICE, Bench
 
 SEED = int(os.environ.get("EDGELOOP_FUZZ_SEED", "20260101"))
@@ -116,10 +118,12 @@ def _packet(kind: int, body: bytes) -> bytes:
     return bytes([kind]) + _varint(len(body)) + body
 
 
-def _payload(draw: random.Random, leaf: str) -> bytes:
+def _payload(draw: random.Random, service: str, leaf: str) -> bytes:
     kind = draw.random()
     if leaf == "feedback":
         return draw.choice(_LABELS) if kind < 0.8 else draw.randbytes(draw.randrange(200))
+    if service == EYE and kind < 0.9:
+        return damaged(draw)
     if kind < 0.3:
         return json.dumps([draw.random(), draw.randrange(1000)]).encode()
     if kind < 0.8:
@@ -197,13 +201,14 @@ def _send(port: int, draw: random.Random, answered: Answered, memory: list[float
             _send_garbage(port, draw)
         leaf = "input" if draw.random() < 0.9 else "feedback"
         device = draw.choice(_ODD) if draw.random() < 0.3 else f"d{draw.randrange(40)}"
-        topic, own = device_topic(SERVICE, device, leaf), device_topic(SERVICE, device, "result")
+        service = EYE if draw.random() < 0.25 else SERVICE
+        topic, own = device_topic(service, device, leaf), device_topic(service, device, "result")
         if draw.random() < 0.03:
             topic = draw.choice(_OTHERS)
         else:
             expected[number] = 1
             sent += 1
-        wire.publish(topic, _payload(draw, leaf), _properties(draw, number, own), number)
+        wire.publish(topic, _payload(draw, service, leaf), _properties(draw, number, own), number)
         end = time.monotonic() + 30
         while sent - answered.total > WINDOW:
             assert time.monotonic() < end, f"no answers any more after message {number}"
@@ -218,8 +223,9 @@ def test_every_hostile_message_gets_one_answer_and_nothing_grows(
 ) -> None:
     print(f"EDGELOOP_FUZZ_SEED={SEED}")
     caplog.set_level(logging.ERROR)
+    give_back_large_blocks()  # as a node does
     draw, memory, connected = random.Random(SEED), list[float](), list[None]()
-    intake, answered = Intake(bench.gateway, 32), Answered()
+    intake, answered, decoded = Intake(bench.gateway, 32), Answered(), serve_eye(bench).outcomes
     with Mosquitto(tmp_path / "m") as server:
         watcher = connect(server.url, "watcher", subscriptions={"edgeloop/v1/+/+/result/#": answered})
         node = connect(
@@ -227,7 +233,7 @@ def test_every_hostile_message_gets_one_answer_and_nothing_grows(
             "node",
             clean=False,
             receive_maximum=32,
-            subscriptions=intake.handlers([SERVICE], ["+"], None),
+            subscriptions=intake.handlers([SERVICE, EYE], ["+"], None),
             on_connect=lambda: connected.append(None),
             busy=intake.busy,
         )
@@ -240,5 +246,6 @@ def test_every_hostile_message_gets_one_answer_and_nothing_grows(
     assert finished and len(connected) == 1
     assert answered.count == expected
     assert not answered.wrong
+    assert set(decoded) == {"ok", "bad_input"} and min(decoded.values()) > MESSAGES // 50, decoded
     assert not [r.getMessage() for r in caplog.records if r.exc_info]
     assert memory[1] - memory[0] < MIB_MORE, memory

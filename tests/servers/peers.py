@@ -1,7 +1,7 @@
-"""KServe's and MLServer's own servers, each in an environment of its own, made when a test first asks for it.
+"""KServe's and MLServer's own servers and a node's base install, each in an environment made when first asked for.
 
 They cannot share an environment with edgeloop or each other. ``.venv-peers/NAME`` is made from
-``requirements/peers-NAME.txt`` and made anew when that file changes.
+``requirements/peers-NAME.txt``, a node's from ``requirements/node.txt``, and made anew when that file changes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,22 @@ _INSTALL_SECONDS = 600
 
 def peer_python(name: str) -> Path:
     """The interpreter of the peer ``name``; without uv or a network the test is skipped, and fails when CI=true."""
-    requirements = ROOT / "requirements" / f"peers-{name}.txt"
+    return _environment(name, ROOT / "requirements" / f"peers-{name}.txt")
+
+
+def base_install() -> Path:
+    """The folder of programs of an environment with edgeloop as a node installs it: without any extra."""
+    programs = _environment("node", ROOT / "requirements" / "node.txt").parent
+    python, script = programs / "python", programs / "edgeloop"
+    with _alone("node"):
+        fault = (
+            None if script.is_file() else _run("pip", "install", "--python", python, "--no-deps", "--editable", ROOT)
+        )
+    need(fault is None, f"edgeloop cannot be installed into {programs.parent} ({fault})")
+    return programs
+
+
+def _environment(name: str, requirements: Path) -> Path:
     folder = HOME / name
     by_hand = f"uv venv {folder} && uv pip install --python {folder} --require-hashes -r {requirements}"
     with _alone(name):
@@ -57,21 +72,22 @@ def _alone(name: str) -> Iterator[None]:
 
 def _make(folder: Path, requirements: Path) -> str | None:
     """Make the environment; returns what went wrong."""
+    fault = _run("venv", "--clear", "--python", sys.executable, folder)
+    into = ("--python", folder / "bin" / "python")
+    return fault or _run("pip", "install", *into, "--compile-bytecode", "--require-hashes", "-r", requirements)
+
+
+def _run(*step: str | Path) -> str | None:
+    """Run uv; returns what went wrong."""
     beside = Path(sys.executable).with_name("uv")
     uv = str(beside) if beside.is_file() else shutil.which("uv")
     if uv is None:
         return "uv is not installed"
-    install = ["pip", "install", "--python", str(folder / "bin" / "python"), "--compile-bytecode", "--require-hashes"]
-    steps = [
-        ["venv", "--clear", "--python", sys.executable, str(folder)],
-        [*install, "-r", str(requirements)],
-    ]
-    for step in steps:
-        try:
-            subprocess.run([uv, *step], check=True, capture_output=True, text=True, timeout=_INSTALL_SECONDS)
-        except (subprocess.SubprocessError, OSError) as error:
-            said = getattr(error, "stderr", None) or str(error)
-            return " ".join(str(said).split())[-300:]
+    try:
+        subprocess.run([uv, *step], check=True, capture_output=True, text=True, timeout=_INSTALL_SECONDS)
+    except (subprocess.SubprocessError, OSError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        return " ".join(str(said).split())[-300:]
     return None
 
 

@@ -34,7 +34,7 @@ from edgeloop.edge.stats import Stats
 from edgeloop.fleet.rings import FleetPlan
 from edgeloop.learning.rounds import round_record_key
 from edgeloop.learning.train import candidate_key
-from edgeloop.samples import records, releases, service, topics
+from edgeloop.samples import judging, records, releases, service, topics
 from edgeloop.samples.dataset import dataset_key
 from edgeloop.samples.segments import segment_key
 from edgeloop.samples.splits import SHARES
@@ -205,6 +205,8 @@ def described(page: str, heading: str) -> list[Row]:
         service.Head,
         service.Full,
         service.Gate,
+        judging.Vetoes,
+        judging.Veto,
         service.Expectation,
     ],
     ids=lambda m: str(m.__name__),
@@ -392,7 +394,7 @@ def test_the_store_page_has_every_prefix() -> None:
         round_record_key("s", "run"),
         releases.blob_key(name),
         releases.release_key("s", name),
-        releases.wanted_key("s", 0),
+        releases.metadata_key("timestamp.json"),
         "archive/",
         "quarantine/",
         "features/",

@@ -387,7 +387,7 @@ def test_production_broker_keeps_everyone_to_their_topics(broker: tuple[int, Pat
     users = {name: _Client(broker, name, f"{name}-word") for name in ("cam-1", "edge-1", "cloud")}
     try:
         assert [u.connected.get(timeout=10) for u in users.values()] == [0, 0, 0]
-        users["edge-1"].subscribe(topics.INPUTS)
+        users["edge-1"].subscribe(f"{topics.PREFIX}/+/+/input")
         camera, node, cloud = users.values()
         assert not camera.may_publish(topics.device_topic("digits", "cam-2", "input"))
         assert not camera.may_publish(topics.report_topic("edge-1", "digits"))

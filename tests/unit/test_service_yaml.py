@@ -39,7 +39,7 @@ rings: [0, 1]
 def test_what_is_left_out_has_its_default() -> None:
     service = parse_service(GOOD, "rater.yaml")
     assert service.gate.min_samples == 40
-    assert service.gate.confidence == 0.95
+    assert service.gate.confidence == 0.99
     assert service.feature_names == ["a", "b"]
     assert (service.metric, service.is_classifier) == ("r2", False)
     assert (looker().metric, looker().is_classifier) == ("accuracy", True)

@@ -50,7 +50,7 @@ def make_app(site: Site) -> App:
             Route(_POST, f"{_V1}/feedback", pages.feedback, body=pages.SMALL),
             Route(_GET, "/healthz", pages.alive, who="open"),
             Route(_GET, "/readyz", pages.ready, who="open"),
-            Route(_GET, "/metrics", pages.metrics),
+            Route(_GET, "/metrics", pages.metrics, waits=True),
             Route(_GET, "/v1/models", pages.v1_models),
             Route(_GET, _V1, pages.v1_model),
             Route(_GET, f"{_V1}{_VERSION}", pages.v1_model),

@@ -11,7 +11,8 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,7 +32,7 @@ from edgeloop.edge.http.messages import (
     as_error,
 )
 from edgeloop.edge.http.server import PEER
-from edgeloop.edge.http.work import Work
+from edgeloop.edge.http.work import Held, Work
 
 if TYPE_CHECKING:
     from edgeloop.edge.gateway import Gateway
@@ -40,8 +41,15 @@ if TYPE_CHECKING:
     from edgeloop.edge.stats import Stats
 
 _log = logging.getLogger(__name__)
-MAX_BODY = 64 * 1024 * 1024
+_MIB = 1024 * 1024
+MAX_BODY = 64 * _MIB
 BODY_SECONDS = 60.0
+#: Longest time in which who asks waits for a node that starts.
+BOOT_SECONDS = 30.0
+#: Most bytes of requests held at once, in units of the largest request,
+BODIES = 4
+#: and at most this part of the memory that the node may have: models need the rest, and JSON is larger when parsed.
+_PART = 4
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -68,10 +76,18 @@ class Site:
     """Most bytes of a request."""
     body_seconds: float = BODY_SECONDS
     """Longest time in which a body must have come."""
+    booted: asyncio.Event | None = None
+    """Set when the models that were on the disk at the start are loaded; until then inputs wait for a while."""
+    memory_mb: int | None = None
+    """Most resident memory of the node in MiB; with little of it, ``max_body`` is lower: see :data:`BODIES`."""
     work: Work = field(init=False)
 
     def __post_init__(self) -> None:
-        self.work = Work(self.pool, self.inflight, self.max_body)
+        held = self.max_body * BODIES
+        if self.memory_mb is not None:
+            held = min(held, self.memory_mb * _MIB // _PART)
+            self.max_body = min(self.max_body, held // 2)  # one body fits compressed and decompressed
+        self.work = Work(self.pool, self.inflight, held)
 
 
 Page = Callable[[Site, Request], Reply]
@@ -80,14 +96,16 @@ Who = Literal["open", "client", "admin"]
 
 @dataclass(frozen=True)
 class Route:
-    """One page. Those that take a body, and those of administrators, run in a thread."""
+    """One page. Those that take a body or wait for a disk run in a thread, the others on the event loop."""
 
     methods: tuple[str, ...]
     path: str
     page: Page
     who: Who = "client"
     body: int = 0
-    """Most bytes of the body; 0 answers on the event loop and reads none."""
+    """Most bytes of the body; 0 reads none."""
+    waits: bool = False
+    """May wait for a disk although it takes no body."""
     infers: bool = False
     """Takes a place among the inputs in work."""
 
@@ -148,10 +166,19 @@ class App:
         _check_role(route, caller, asked=self.site.access is not None)
         request = Request(found.get("service", ""), found.get("version"), headers)
         if not route.body:
-            return route.page(self.site, request)
+            return await self._in_thread(route, request) if route.waits else route.page(self.site, request)
         if route.infers:
             self.site.work.check_free()
+            await self._wait_for_boot()
         return await self._with_body(route, request, receive)
+
+    async def _wait_for_boot(self) -> None:
+        """Who asks while the node starts gets an answer when it has; where that takes long, a 503."""
+        booted = self.site.booted
+        if booted is not None and not booted.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BOOT_SECONDS):
+                    await booted.wait()
 
     def _find(self, method: str, path: str) -> tuple[Route | Refused, dict[str, str]]:
         """The page, or what is wrong with the path: that is not told to strangers."""
@@ -173,45 +200,46 @@ class App:
     async def _with_body(self, route: Route, request: Request, receive: Receive) -> Reply:
         limit = min(route.body, self.site.max_body)
         _check_declared(request.headers.get(b"content-length"), limit)
-        work, chunks = self.site.work, list[bytes]()
+        held = Held(self.site.work)
         try:
-            await self._read_in_time(receive, limit, chunks)
-            return await self._in_thread(route, request, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+            body = await self._read_in_time(receive, limit, held)
+            return await self._in_thread(route, replace(request, body=body, hold=held.more))
         finally:
-            work.release(sum(map(len, chunks)))
+            held.release()
 
-    async def _read_in_time(self, receive: Receive, limit: int, chunks: list[bytes]) -> None:
+    async def _read_in_time(self, receive: Receive, limit: int, held: Held) -> bytes:
         seconds = self.site.body_seconds
         try:
             async with asyncio.timeout(seconds):
-                await self._read(receive, limit, chunks)
+                return await _read(receive, limit, held)
         except TimeoutError as error:
             raise TooSlow(f"the body did not come within {seconds:g} s: send it again") from error
 
-    async def _read(self, receive: Receive, limit: int, chunks: list[bytes]) -> None:
-        size, more = 0, True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise _Gone
-            chunk, more = message.get("body", b""), message.get("more_body", False)
-            size += len(chunk)
-            if size > limit:
-                raise _too_large(size, limit)
-            if chunk:
-                chunks.append(chunk)
-                self.site.work.hold(len(chunk))
-
-    async def _in_thread(self, route: Route, request: Request, body: bytes) -> Reply:
+    async def _in_thread(self, route: Route, request: Request) -> Reply:
         work = self.site.work
-        whole = Request(request.service, request.version, request.headers, body)
         if route.infers and not work.take():
             raise work.busy()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.site.pool, route.page, self.site, whole)
+            return await asyncio.get_running_loop().run_in_executor(self.site.pool, route.page, self.site, request)
         finally:
             if route.infers:
                 work.give(1)
+
+
+async def _read(receive: Receive, limit: int, held: Held) -> bytes:
+    chunks, size, more = list[bytes](), 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise _Gone
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(size, limit)
+        if chunk:
+            held.more(len(chunk))
+            chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _check_role(route: Route, caller: Caller | None, asked: bool) -> None:

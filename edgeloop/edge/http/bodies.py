@@ -6,23 +6,23 @@ Protocol (https://kserve.github.io/website/docs/concepts/architecture/data-plane
 
 from __future__ import annotations
 
-import struct
 import zlib
-from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
+from edgeloop.clients.endpoint_wire import split_strings
 from edgeloop.edge.http.messages import MalformedRequest, Request, TooLarge, UnknownEncoding, parse_object
 
 HEADER_LENGTH = b"inference-header-content-length"
 _GZIP = 16 + zlib.MAX_WBITS
-_LENGTH = struct.Struct("<I")
 
 
 def decompressed(request: Request, limit: int) -> Request:
-    """The request with its body as it was before compression; at most ``limit`` bytes are ever made.
+    """The request with its body as it was before compression; at most ``limit`` bytes are ever made, and held first.
 
     Raises:
+        Busy: requests hold too many bytes already.
         UnknownEncoding: another Content-Encoding than gzip or identity.
         MalformedRequest: the body is not one whole gzip stream.
         TooLarge: it would be over ``limit`` bytes.
@@ -32,13 +32,16 @@ def decompressed(request: Request, limit: int) -> Request:
         return request
     if encoding != b"gzip":
         raise UnknownEncoding(f"Content-Encoding is {encoding[:40].decode('latin-1')!r}: send gzip or no encoding")
-    return replace(request, body=_gunzip(request.body, limit))
+    size = min(limit, int.from_bytes(request.body[-4:], "little"))  # what the stream says of itself, see RFC 1952
+    request.hold(size)
+    return replace(request, body=_gunzip(request.body, size, limit))
 
 
-def _gunzip(data: bytes, limit: int) -> bytes:
+def _gunzip(data: bytes, size: int, limit: int) -> bytes:
+    """At most ``size`` bytes and one more are made: a stream that has more than it says is none."""
     stream = zlib.decompressobj(_GZIP)
     try:
-        plain = stream.decompress(data, limit + 1)
+        plain = stream.decompress(data, size + 1)
     except zlib.error as error:
         raise MalformedRequest(f"the body is not gzip ({error}): compress it again") from error
     if len(plain) > limit:
@@ -69,29 +72,17 @@ def split(request: Request) -> tuple[dict[str, Any] | None, memoryview]:
     return parse_object(body[:length], "the JSON in front"), body[length:]
 
 
-def split_strings(raw: memoryview, count: int, name: str) -> list[bytes]:
-    """The elements of a BYTES tensor: each is a little-endian uint32 length and that many bytes.
+def strings_of(raw: memoryview, count: int, name: str) -> list[bytes]:
+    """The ``count`` elements of a BYTES tensor in binary.
 
     Raises:
         MalformedRequest: the lengths do not add up to ``count`` elements in ``raw``.
     """
-    found, at = list[bytes](), 0
-    for number in range(count):
-        end = at + _LENGTH.size
-        if end > len(raw):
-            raise MalformedRequest(f"input {name} ends before element {number} of {count}: send its 4-byte length")
-        length = _LENGTH.unpack_from(raw, at)[0]
-        at = end + length
-        if at > len(raw):
-            raise MalformedRequest(
-                f"element {number} of input {name} says {length} bytes and {len(raw) - end} are left: mend its length"
-            )
-        found.append(bytes(raw[end:at]))
-    if at != len(raw):
-        raise MalformedRequest(f"input {name} has {len(raw) - at} bytes behind its {count} elements: mend the shape")
+    try:
+        found = list(islice(split_strings(raw), count + 1))  # four bytes are an element: no more are made than that
+    except ValueError as error:
+        raise MalformedRequest(f"input {name}: {error}: mend its length") from error
+    if len(found) != count:
+        has = "more than" if len(found) > count else f"{len(found)} of"
+        raise MalformedRequest(f"input {name} has {has} the {count} elements of its shape: mend the shape")
     return found
-
-
-def join_strings(values: Iterable[bytes]) -> bytes:
-    """What :func:`split_strings` reads."""
-    return b"".join(_LENGTH.pack(len(value)) + value for value in values)

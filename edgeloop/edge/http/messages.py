@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any, ClassVar
 
-from edgeloop.edge.results import MalformedTime, parse_time
+from edgeloop.edge.results import LONGEST_DEVICE, LONGEST_ERROR, MalformedTime, parse_time
 from edgeloop.errors import EdgeloopError
 
 Headers = list[tuple[bytes, bytes]]
 JSON = b"application/json"
 MAX_VALUES = 1_000_000
 _FEW = 1024 * 1024
-_LONGEST_DEVICE = 128
-_LONGEST_ERROR = 600
 
 
 class Refused(EdgeloopError):
@@ -108,6 +107,10 @@ class NotReady(Refused):
     reason = "not_ready"
 
 
+def _unbounded(_count: int) -> None:
+    """Hold as much as may be."""
+
+
 @dataclass(frozen=True)
 class Request:
     """One request, its body whole."""
@@ -116,14 +119,16 @@ class Request:
     version: str | None = None
     headers: dict[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
+    hold: Callable[[int], None] = _unbounded
+    """Counts so many more bytes as held until the reply; raises Busy when all requests hold too many."""
 
     @cached_property
     def device(self) -> str:
         """Who sensed the inputs; raises MalformedRequest unless it could be a level of a topic."""
         name = self.headers.get(b"x-device", b"").decode("utf-8", "replace") or "http"
-        if len(name) > _LONGEST_DEVICE or not name.isprintable() or set(name) & set("/+#"):
+        if len(name) > LONGEST_DEVICE or not name.isprintable() or set(name) & set("/+#"):
             raise MalformedRequest(
-                f"X-Device is {name[:40]!r}: send at most {_LONGEST_DEVICE} printable characters without / + #"
+                f"X-Device is {name[:40]!r}: send at most {LONGEST_DEVICE} printable characters without / + #"
             )
         return name
 
@@ -163,7 +168,7 @@ def encode(value: Any) -> bytes:
 
 def as_error(refused: Refused) -> Reply:
     """The error object of both protocols: one line that any terminal may show, however odd what it quotes."""
-    text = " ".join(str(refused).split())[:_LONGEST_ERROR]
+    text = " ".join(str(refused).split())[:LONGEST_ERROR]
     if not text.isprintable():
         text = "".join(c if c.isprintable() else "?" for c in text)
     return Reply(encode({"error": text}), refused.status, headers=refused.headers)

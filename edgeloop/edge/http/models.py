@@ -99,7 +99,8 @@ def answers(site: Site, request: Request, loaded: Loaded, payloads: list[bytes])
     if len(payloads) > MAX_INSTANCES:
         raise TooLarge(f"{len(payloads)} instances are over {MAX_INSTANCES}: send fewer")
     handle, service, device, at = site.gateway.handle, request.service, request.device, request.captured_at
-    results = site.work.each(lambda payload: handle(service, device, payload, at), payloads)
+    order = loaded.config.feature_names
+    results = site.work.each(lambda payload: handle(service, device, payload, at, order), payloads)
     last = results[-1]
     if last.error is not None:
         kind = _REFUSALS.get(last.outcome, Failed)

@@ -1,7 +1,8 @@
 """Where a node listens and how: the address, TLS, and a uvicorn that tells the application who is at the other end.
 
-uvicorn does not hand the client's certificate to the application, and with httptools it reads a request's head
-without a bound of size or time; both are put right here, in a small subclass of its protocol.
+uvicorn does not hand the client's certificate to the application, takes any number of connections, and with httptools
+it reads a request's head and trailers without a bound of size or time; all this is put right here, in small subclasses
+of its protocol.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import ipaddress
 import json
 import socket
 import ssl
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.edge.http.access import TlsFiles
@@ -23,7 +26,9 @@ if TYPE_CHECKING:
 
 #: Key of the client's common name in the state of a connection (``scope["state"]``).
 PEER = "edgeloop.peer"
-#: Most bytes of a request's first line and headers, and most seconds to send them.
+#: Most connections at once.
+MOST_CONNECTIONS = 512
+#: Most bytes of a request's first line and headers, and of its trailers, and most seconds to send them.
 HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 30.0
 _ENDING_SECONDS = 3
@@ -83,7 +88,7 @@ def server_config(app: App, tls: TlsFiles | None = None) -> uvicorn.Config:
         raise UnusableTls("access names a certificate and tls names no client_ca: set tls.client_ca in node.yaml")
     config = uvicorn.Config(
         app,
-        http=_protocol(),
+        http=_protocol(app.site.work.refused),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -123,15 +128,38 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _protocol() -> Any:
-    """uvicorn's protocol, httptools' if it is there (h11 bounds the head by itself)."""
+def most_connections() -> int:
+    """Connections that a node takes at once: at most half of the files it may open, for the spool opens some too."""
+    import resource
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, files // 2)
+
+
+def _protocol(refused: Counter[str]) -> Any:
+    """uvicorn's protocol, httptools' if it is there (h11 bounds the head by itself); ``refused`` counts by reason."""
     try:
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
     except ImportError:
         from uvicorn.protocols.http.h11_impl import H11Protocol
 
-        return _with_peer(H11Protocol)
-    return _with_bounded_head(_with_peer(HttpToolsProtocol))
+        return _with_few_connections(_with_peer(H11Protocol), refused)
+    return _with_few_connections(_with_bounded_head(_with_peer(HttpToolsProtocol)), refused)
+
+
+def _with_few_connections(base: Any, refused: Counter[str]) -> Any:
+    most = most_connections()
+
+    class FewProtocol(base):  # type: ignore[misc]
+        """Ends connections over the most: whoever opens them without end must not take the files of the spool."""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            if len(self.connections) > most:
+                refused["connections"] += 1
+                transport.abort()
+
+    return FewProtocol
 
 
 def _with_peer(base: Any) -> Any:
@@ -168,38 +196,61 @@ def _send_at_once(transport: asyncio.Transport) -> None:
 
 def _with_bounded_head(base: Any) -> Any:
     class HeadProtocol(base):  # type: ignore[misc]
-        """Ends connections whose request head is too long or does not come."""
+        """Ends connections whose request head or trailers are too long, or on which no request comes.
+
+        Also tells every unanswered request of a lost connection that nobody listens: uvicorn tells only the newest
+        of those that were sent in one go, and the answer to another would be an error in the log.
+        """
 
         _timer: asyncio.TimerHandle | None = None
-        _in_head = True
         _head = 0
+        """Bytes since a head was whole, a part of a body came, or a request ended: of a head, or of what is none."""
+        _cycles: tuple[Any, ...] = ()
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
-            self._timer = self.loop.call_later(HEAD_SECONDS, transport.close)
+            self._start_timer()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
+            for cycle in self._unanswered():
+                cycle.disconnected = True
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            before = self._in_head
+            self._head += len(data)
             super().data_received(data)
-            if before and self._in_head:
-                self._head += len(data)
-            if self._in_head and self._head > HEAD_BYTES and not self.transport.is_closing():
+            if self.transport.is_closing():
+                return
+            if self._head > HEAD_BYTES:
                 self.send_400_response(f"The head of the request is over {HEAD_BYTES} bytes")
+            elif not self._unanswered():  # uvicorn has just forgotten that it would end an idle connection
+                self._start_timer()
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            self._in_head = True
-            if self._timer is None:
-                self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+            self._start_timer()
+
+        def on_body(self, body: bytes) -> None:
+            self._head = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._head = 0
+            super().on_message_complete()
 
         def on_headers_complete(self) -> None:
-            self._in_head, self._head = False, 0
+            self._head = 0
             self._stop_timer()
             super().on_headers_complete()
+            self._cycles = (*self._unanswered(), self.cycle)
+
+        def _unanswered(self) -> Sequence[Any]:
+            return [cycle for cycle in self._cycles if not cycle.response_complete]
+
+        def _start_timer(self) -> None:
+            if self._timer is None:
+                self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
         def _stop_timer(self) -> None:
             if self._timer is not None:

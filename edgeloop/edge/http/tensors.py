@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeloop.edge.http.bodies import split_strings
+from edgeloop.edge.http.bodies import strings_of
 from edgeloop.edge.http.messages import MalformedRequest, TooLarge, short
 from edgeloop.samples.payloads import encode_features
 
@@ -125,7 +125,7 @@ def strings(tensor: Tensor) -> list[bytes]:
         MalformedRequest: they are not what the shape says, or not base64.
     """
     if tensor.raw is not None:
-        return split_strings(tensor.raw, tensor.count, tensor.name[:80])
+        return strings_of(tensor.raw, tensor.count, tensor.name[:80])
     return [decode64(value, f"{tensor.name[:80]}[{number}]") for number, value in enumerate(_flat(tensor))]
 
 

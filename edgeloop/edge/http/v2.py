@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeloop.edge.http.bodies import HEADER_LENGTH, join_strings, split
+from edgeloop.clients.endpoint_wire import join_strings
+from edgeloop.edge.http.bodies import HEADER_LENGTH, split
 from edgeloop.edge.http.messages import MalformedRequest, Reply, Request, as_json, encode, short
 from edgeloop.edge.http.models import DEFAULT_OUTPUTS, answers, column, outputs_of, read, takes_images, version_of
 from edgeloop.edge.http.tensors import INPUT, Tensor, numbers, read_inputs, rows, strings

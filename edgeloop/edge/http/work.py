@@ -12,23 +12,21 @@ from edgeloop.edge.results import Result
 
 #: Most instances of one request in work at once, so that a large batch leaves places to others.
 LANES = 8
-#: Most bytes of request bodies held at once, in units of the largest body.
-BODIES = 4
 
 Ask = Callable[[bytes], Result]
 
 
 class Work:
-    """A bounded number of inputs in work. ``take``, ``give`` and ``each`` may be called from any thread."""
+    """A bounded number of inputs in work, and of bytes held for them; may be called from any thread."""
 
-    def __init__(self, pool: Executor, places: int, body_bytes: int) -> None:
+    def __init__(self, pool: Executor, places: int, held_bytes: int) -> None:
         self.places = places
         self.refused: Counter[str] = Counter()
         """Requests that got an error, by reason."""
         self._pool = pool
         self._free = places
         self._lock = threading.Lock()
-        self._bytes = body_bytes * BODIES
+        self._bytes = held_bytes
         self._held = 0
 
     @property
@@ -58,14 +56,17 @@ class Work:
         return Busy(f"{self.places} inputs are in work, as many as this node takes at once: send it again in a second")
 
     def hold(self, count: int) -> None:
-        """Count ``count`` more bytes of bodies (event loop only); raises Busy when they are too many."""
-        self._held += count
-        if self._held > self._bytes:
-            raise Busy(f"requests hold {self._held} bytes, more than {self._bytes}: send it again in a second")
+        """Count ``count`` more bytes of bodies; raises Busy when they are too many, and has counted them then too."""
+        with self._lock:
+            self._held += count
+            held = self._held
+        if held > self._bytes:
+            raise Busy(f"requests hold {held} bytes, more than {self._bytes}: send it again in a second")
 
     def release(self, count: int) -> None:
-        """Count ``count`` bytes less (event loop only)."""
-        self._held -= count
+        """Count ``count`` bytes less."""
+        with self._lock:
+            self._held -= count
 
     def each(self, ask: Ask, payloads: list[bytes]) -> list[Result]:
         """Ask for every payload, in order, in the place that the caller has and in what else is free now.
@@ -85,6 +86,24 @@ class Work:
         finally:
             self.give(extra)
         return batch.results()
+
+
+class Held:
+    """The bytes that one request holds, as it came and decompressed; one thread at a time asks for more."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._bytes = 0
+
+    def more(self, count: int) -> None:
+        """Hold ``count`` more; raises Busy when all requests hold too many."""
+        self._bytes += count
+        self._work.hold(count)
+
+    def release(self) -> None:
+        """Hold none any more."""
+        self._work.release(self._bytes)
+        self._bytes = 0
 
 
 class _Batch:

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from edgeloop.clients.broker import Ack, Broker, BrokerRefused, Handler, Message
 from edgeloop.edge.mqtt.workers import Finish, Workers
-from edgeloop.edge.results import MalformedTime, Result, parse_time
+from edgeloop.edge.results import LONGEST_DEVICE, MalformedTime, Result, parse_time
 from edgeloop.samples.topics import PREFIX, device_topic, parse_device_topic
 
 _log = logging.getLogger(__name__)
@@ -27,9 +27,9 @@ _log = logging.getLogger(__name__)
 CAPTURED_AT = "captured-at"
 #: Over this many bytes of inputs that nobody has begun, nothing is read from the broker.
 WAITING_BYTES = 32 * 1024 * 1024
-_LONGEST_DEVICE = 128
 _LARGEST_FEEDBACK = 65_536
-_LONGEST_TOPIC = 65_535
+#: Bytes of any text in MQTT.
+_LONGEST_TEXT = 65_535
 
 Answer = Callable[[], Result | None]
 
@@ -47,6 +47,8 @@ class Answers(Protocol):
 
     def reject(self, service: str, device: str, error: str) -> Result: ...
 
+    def serves(self, service: str) -> bool: ...
+
     def max_bytes(self, service: str) -> int: ...
 
 
@@ -61,7 +63,7 @@ class Intake:
     """Hands inputs and feedback to the gateway, a bounded number at a time."""
 
     def __init__(self, gateway: Answers, inflight: int, ignored: Counter[str] | None = None) -> None:
-        """``ignored`` counts what could not even be answered, by the reason: ``retained``, ``topic``."""
+        """``ignored`` counts what was no use, by the reason: ``retained``, ``topic``, ``unknown`` (service)."""
         self._gateway = gateway
         self._inflight = inflight
         self._workers: Workers[_Task] = Workers(self._begin, inflight, "intake")
@@ -111,6 +113,8 @@ class Intake:
         if parts is None or parts[2] != task.leaf:
             return partial(self._ignore, task)
         service, device, _ = parts
+        if not self._gateway.serves(service):
+            self.ignored["unknown"] += 1
         try:
             answer = self._start(task, service, device)
         except Exception:
@@ -148,14 +152,18 @@ class Intake:
         self._publish(task, result, answer_topic(service, device, task.message.response_topic))
 
     def _publish(self, task: _Task, result: Result, topic: str) -> None:
-        given = task.message.properties
-        self._broker.result().publish_then(
-            topic,
-            result.to_bytes(),
-            partial(self._published, task, result, topic),
-            properties={CAPTURED_AT: given[CAPTURED_AT]} if CAPTURED_AT in given else None,
-            correlation=task.message.correlation,
-        )
+        try:
+            self._broker.result().publish_then(
+                topic,
+                result.to_bytes(),
+                partial(self._published, task, result, topic),
+                properties=_echo(task.message),
+                correlation=task.message.correlation,
+            )
+        except Exception:  # what was not acknowledged would come again, and hold up all that came after it
+            _log.exception("a result was not published", extra={"topic": topic[:200]})
+            task.ack()
+            self._done()
 
     def _published(self, task: _Task, result: Result, topic: str, error: Exception | None) -> None:
         if error is not None:
@@ -191,8 +199,8 @@ class Intake:
 
 def _problem(device: str, message: Message, limit: int) -> str | None:
     """What is wrong with a message before it is looked into; ``limit`` in bytes."""
-    if not device or len(device) > _LONGEST_DEVICE or not device.isprintable():
-        return f"device name is {device[:40]!r}: use 1 to {_LONGEST_DEVICE} printable characters"
+    if not device or len(device) > LONGEST_DEVICE or not device.isprintable():
+        return f"device name is {device[:40]!r}: use 1 to {LONGEST_DEVICE} printable characters"
     size = len(message.payload)
     if size > limit:
         return f"payload has {size} bytes and may have {limit}: send a smaller one"
@@ -201,12 +209,18 @@ def _problem(device: str, message: Message, limit: int) -> str | None:
     return None
 
 
+def _echo(message: Message) -> dict[str, str] | None:
+    """The capture time as it was sent; not if reading, where a byte that is no text becomes three, made it too long."""
+    at = message.properties.get(CAPTURED_AT)
+    return None if at is None or len(at.encode()) > _LONGEST_TEXT else {CAPTURED_AT: at}
+
+
 def answer_topic(service: str, device: str, wanted: str | None) -> str:
     """Where the answer goes: the device's ``result``, or the MQTT 5 response topic if that lies below it.
 
     Any other response topic is ignored: a device must not have answers sent to another device, nor back to an input.
     """
     own = device_topic(service, device, "result")
-    if wanted is None or not wanted.startswith(f"{own}/") or len(wanted.encode()) > _LONGEST_TOPIC:
+    if wanted is None or not wanted.startswith(f"{own}/") or len(wanted.encode()) > _LONGEST_TEXT:
         return own
     return own if set(wanted) & set("+#\0") or not wanted.isprintable() else wanted

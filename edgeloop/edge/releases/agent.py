@@ -18,7 +18,8 @@ from edgeloop.edge.memory import ModelTooBig
 from edgeloop.edge.releases.attempts import PAUSE_SECONDS, Attempts
 from edgeloop.edge.releases.blobs import Blobs
 from edgeloop.edge.releases.channel import Channel, CorruptManifest, UnapprovedRelease
-from edgeloop.edge.releases.downloads import CorruptBlob
+from edgeloop.edge.releases.downloads import CorruptBlob, DiskFull
+from edgeloop.edge.releases.fallback import Fallbacks
 from edgeloop.edge.releases.loading import Loader
 from edgeloop.edge.releases.state import Refused, ServiceState, StateFile
 from edgeloop.edge.runtime import Loaded, Runtime
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 #: Here trying again may help: the store is mended, the release approved, the memory free.
-_PASSING = (CorruptBlob, CorruptManifest, UnapprovedRelease, ModelTooBig)
+_PASSING = (CorruptBlob, DiskFull, CorruptManifest, UnapprovedRelease, ModelTooBig)
 #: The release is at fault: trying again changes nothing.
 _FAULTS = (MalformedRelease, UnloadableModel, FailedProbe)
 
@@ -50,6 +51,7 @@ class Agent:
         loader: Loader | None = None,
         changed: Callable[[], None] = lambda: None,
         wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._channel = channel
         self._runtime = runtime
@@ -60,10 +62,11 @@ class Agent:
         self._changed = changed
         self._wall = wall
         self._lock = threading.RLock()
-        self._previous: dict[str, Loaded] = {}
+        self._fallbacks = Fallbacks(state)
         self._errors: dict[str, str | None] = {}
-        self._attempts = Attempts(state, wall)
+        self._attempts = Attempts(state, wall, monotonic)
         self._stopped: set[str] = set()
+        self._closed = threading.Event()
         runtime.on_lost_trial = self.fall_back
         runtime.on_passed_trial = self.passed
 
@@ -80,9 +83,14 @@ class Agent:
     # --- from the disk
 
     def boot(self, services: list[str]) -> None:
-        """Load the last good release of each service from the disk, or the one before; needs no network."""
+        """Load the last good release of each service from the disk, or the one before; needs no network.
+
+        Ends before the next service when the process is to end.
+        """
         for service in services:
             with self._lock:
+                if self._closed.is_set():
+                    return
                 self._attempts.bury(service)
             self._boot(service)
 
@@ -92,24 +100,28 @@ class Agent:
         if not names:  # what was remembered is lost, what was fetched may be here still
             refused = known.refused.release if known.refused else None
             names = [name for name in self._blobs.newest(service) if name != refused]
-        return any(self._boot_one(service, name) for name in names)
+        return any(self._boot_one(service, name) for name in names if not self._attempts.rests(service, name))
 
     def _boot_one(self, service: str, name: str) -> bool:
         with self._lock:
-            trying = self._state.service(service).trying
-            on_trial = trying == name
-            if trying is None or on_trial:  # the count of one that kills the process while it loads must stay
-                self._attempts.begin(service, name)
+            if self._closed.is_set():
+                return False
+            known = self._state.service(service)
+            on_trial = known.trying == name and not known.proven
+            counts = known.trying in (None, name)  # the count of another that kills the process must stay
+            if counts:
+                self._attempts.begin(service, name, proven=not on_trial)
         loaded = self._load_local(service, name)
         with self._lock:
-            if trying is None or (on_trial and loaded is None):
+            if self._closed.is_set():
+                return False
+            if counts and (not on_trial or loaded is None):
                 self._attempts.end(service)
-            if loaded is None:
+            if loaded is None or service in self._stopped:  # meanwhile
                 return False
             loaded.on_trial = on_trial
             self._runtime.switch(service, loaded)
-            known = self._state.service(service)
-            self._state.update(service, known.model_copy(update={"serving": known.serving or name}))
+            self._state.update(service, self._state.service(service).booted(name))
             return True
 
     def _load_local(self, service: str, name: str) -> Loaded | None:
@@ -155,12 +167,7 @@ class Agent:
                 change = {"wanted": wanted.release, "sequence": wanted.sequence}
                 self._state.update(service, known.model_copy(update=change))
                 self._changed()
-            refused = known.refused
-            return self.serving(service) == wanted.release or (
-                refused is not None
-                and (refused.release, refused.sequence) == (wanted.release, wanted.sequence)
-                and (refused.until is None or self._wall() < refused.until)
-            )
+            return self.serving(service) == wanted.release or self._attempts.refuses(service, wanted)
 
     def _follow(self, service: str, wanted: Wanted, store: ObjectStore) -> bool:
         try:
@@ -203,11 +210,9 @@ class Agent:
                 self._attempts.end(service)
                 return False
             before = self._runtime.switch(service, loaded)
-            if before is not None:
-                self._previous[service] = before
             self._stats.new_release(service)
+            previous = self._fallbacks.switched(service, wanted.release, before)
             known = self._state.service(service)
-            previous = before.release if before else known.previous
             change = {"serving": wanted.release, "previous": previous, "refused": None}
             self._state.update(service, known.model_copy(update=change))
             self._sweep()
@@ -223,7 +228,7 @@ class Agent:
         On trial it is still in memory. Later it has to be loaded, which is not for the thread of a request.
         """
         with self._lock:
-            before = self._previous.pop(service, None)
+            before = self._fallbacks.take(service)
             if before is not None:
                 self._serve_again(service, release, before)
                 return
@@ -255,7 +260,7 @@ class Agent:
         """Write down that ``release`` has passed its trial, and free the memory of the one before."""
         with self._lock:
             if self.serving(service) == release:
-                self._previous.pop(service, None)
+                self._fallbacks.take(service)
             if self._attempts.is_trying(service, release):
                 self._attempts.end(service)
 
@@ -266,8 +271,9 @@ class Agent:
                 self._attempts.look(service)
 
     def close(self) -> None:
-        """The process ends in good order."""
+        """The process ends in good order, and loads nothing more from the disk."""
         with self._lock:
+            self._closed.set()
             self._attempts.close()
 
     # --- by hand
@@ -276,7 +282,7 @@ class Agent:
         """Serve nothing for ``service`` until :meth:`load`, also when the channel changes; whether it served."""
         with self._lock:
             self._stopped.add(service)
-            self._previous.pop(service, None)
+            self._fallbacks.take(service)
             unloaded = self._runtime.unload(service)
         self._changed()
         return unloaded is not None
@@ -289,10 +295,4 @@ class Agent:
         return serves
 
     def _sweep(self) -> None:
-        keep = set[str]()
-        for known in self._state.state.services.values():
-            refused = known.refused.release if known.refused else None
-            keep |= {name for name in (known.serving, known.previous, known.trying) if name}
-            if known.wanted and known.wanted != refused:  # it may be on its way
-                keep.add(known.wanted)
-        self._blobs.sweep(keep)
+        self._blobs.sweep(self._state.state.in_use())

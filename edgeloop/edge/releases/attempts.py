@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from edgeloop.edge.releases.state import Refused, ServiceState, StateFile
+from edgeloop.samples.releases import Wanted
 
 _log = logging.getLogger(__name__)
 #: A release is refused after so many processes in a row that did not live to see it proven.
@@ -20,17 +21,24 @@ SURVIVED_SECONDS = 300.0
 class Attempts:
     """What state.json says of the release that is being loaded or on trial. Not locked: the agent's lock is held."""
 
-    def __init__(self, state: StateFile, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        state: StateFile,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._state = state
         self._wall = wall
+        self._monotonic = monotonic
         self._since: dict[str, float] = {}
+        self._resting: dict[tuple[str, str], float] = {}
 
-    def begin(self, service: str, name: str) -> None:
-        """Write down that ``name`` is tried now, before it can do harm."""
+    def begin(self, service: str, name: str, *, proven: bool = False) -> None:
+        """Write down that ``name`` is tried now, before it can do harm; ``proven`` it is only loaded again."""
         known = self._state.service(service)
         tries = known.tries + 1 if known.trying == name else 1
-        self._since[service] = self._wall()
-        self._change(service, known, trying=name, tries=tries)
+        self._since[service] = self._monotonic()
+        self._change(service, known, trying=name, tries=tries, proven=proven)
 
     def is_trying(self, service: str, name: str) -> bool:
         """Whether ``name`` is not proven yet."""
@@ -43,11 +51,15 @@ class Attempts:
     def look(self, service: str) -> None:
         """Begin the count anew when this process has lived long enough."""
         known = self._state.service(service)
-        if known.tries and self._wall() - self._since.get(service, self._wall()) > SURVIVED_SECONDS:
+        now = self._monotonic()
+        if known.tries and now - self._since.get(service, now) > SURVIVED_SECONDS:
             self._change(service, known, tries=0)
 
     def bury(self, service: str) -> None:
-        """At a start: refuse the release that the processes before this one died of."""
+        """At a start: refuse the release that the processes before this one died of.
+
+        A proven one may have been killed for no fault of its own: it rests for a while, and is not given up.
+        """
         known = self._state.service(service)
         if known.trying is None or known.tries < CRASHES:
             return
@@ -55,12 +67,28 @@ class Attempts:
         _log.error("a release is refused", extra={"service": service, "release": known.trying, "error": why})
         # With nothing to fall back on it gets other chances, rarely enough to leave the other services in peace.
         alone = known.previous is None if known.serving == known.trying else known.serving is None
-        until = self._wall() + PAUSE_SECONDS if alone else None
+        until = self._wall() + PAUSE_SECONDS if alone or known.proven else None
         refused = Refused(release=known.trying, sequence=known.sequence, error=f"{why}: roll out another", until=until)
         change: dict[str, object] = {"refused": refused, "trying": None, "tries": 0}
-        if known.serving == known.trying:
+        if known.proven:
+            self._resting[service, known.trying] = self._monotonic()
+        elif known.serving == known.trying:
             change |= {"serving": known.previous, "previous": None}
         self._change(service, known, **change)
+
+    def rests(self, service: str, name: str) -> bool:
+        """Whether ``name``, though proven, is not to be loaded yet."""
+        since = self._resting.get((service, name))
+        return since is not None and self._monotonic() - since <= PAUSE_SECONDS
+
+    def refuses(self, service: str, wanted: Wanted) -> bool:
+        """Whether what the channel wants was given up, and may not be tried again yet."""
+        refused = self._state.service(service).refused
+        return (
+            refused is not None
+            and (refused.release, refused.sequence) == (wanted.release, wanted.sequence)
+            and (refused.until is None or 0 < refused.until - self._wall() <= PAUSE_SECONDS)
+        )
 
     def close(self) -> None:
         """The process ends in good order: nothing it loaded is to blame."""

@@ -45,6 +45,7 @@ class Blobs:
 
         Raises:
             CorruptBlob: the store's bytes are not the ones named.
+            DiskFull: there is no room for them.
             Unavailable, ObjectMissing, OSError: worth a retry.
         """
         with self._alone({layer.digest for layer in layers}):

@@ -1,13 +1,15 @@
 """Fetching blobs over links that break and store bytes that rot: resumed, several at a time, slowed down, checked.
 
 Bytes reach their name only after their digest was compared over the whole; until then they lie in ``<name>.part``,
-where the next attempt goes on, also after a kill.
+where the next attempt goes on, also after a kill. The disk is the spool's too: what would fill it is not fetched.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import threading
 import time
 from collections import deque
@@ -27,6 +29,9 @@ _CHUNK = 1024 * 1024
 _LEAST_CHUNK = 16 * 1024
 #: Pauses in seconds before each attempt at a blob that came wrong.
 _PAUSES = (0.0, 0.0, 1.0, 4.0)
+#: Free bytes that a download leaves on the disk, a sixteenth of a small one: captures, state and logs go on.
+RESERVE = 64 * 1024 * 1024
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class CorruptBlob(EdgeloopError):
@@ -37,6 +42,10 @@ class DamagedTransfer(Unavailable):
     """Bytes come differently each time: the link or the disk damages them."""
 
 
+class DiskFull(EdgeloopError):
+    """The disk has no room for what is to be fetched."""
+
+
 @dataclass(frozen=True)
 class Wish:
     """A blob to be fetched to ``path``: its name, and its size in bytes."""
@@ -44,6 +53,19 @@ class Wish:
     name: str
     size: int
     path: Path
+
+    @property
+    def part(self) -> Path:
+        """Where its bytes are until they are whole."""
+        return self.path.with_name(self.path.name + ".part")
+
+    @property
+    def missing(self) -> int:
+        """Bytes that did not come yet."""
+        try:
+            return max(self.size - self.part.stat().st_size, 0)
+        except OSError:
+            return self.size
 
 
 class Allowance:
@@ -98,8 +120,10 @@ class Downloads:
 
         Raises:
             CorruptBlob: the store's bytes are not the ones named.
+            DiskFull: there is no room for them.
             DamagedTransfer, StoreUnavailable, ObjectMissing, OSError: worth a retry, which goes on where this ended.
         """
+        _check_room(wishes)
         left, errors = deque(wishes), list[BaseException]()
 
         def work() -> None:
@@ -121,7 +145,7 @@ class Downloads:
             raise errors[0]
 
     def _fetch_one(self, store: ObjectStore, wish: Wish) -> None:
-        part = wish.path.with_name(wish.path.name + ".part")
+        part = wish.part
         part.parent.mkdir(parents=True, exist_ok=True)
         seen: set[str] = set()
         for pause in _PAUSES:
@@ -141,7 +165,18 @@ class Downloads:
         )
 
     def _fill(self, store: ObjectStore, wish: Wish, part: Path) -> str:
-        """Append to ``part`` what it lacks; the digest of all of it."""
+        """Append to ``part`` what it lacks; the digest of all of it. A disk that is full gets its room back."""
+        try:
+            self._append(store, wish, part)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            part.unlink(missing_ok=True)
+            raise DiskFull(f"blob {wish.name} of {wish.size} bytes filled the disk ({error}): free some") from error
+        with part.open("rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _append(self, store: ObjectStore, wish: Wish, part: Path) -> None:
         with part.open("ab") as file:
             have = file.tell()
             if have > wish.size:
@@ -157,5 +192,15 @@ class Downloads:
                 have += len(data)
             file.flush()
             os.fsync(file.fileno())
-        with part.open("rb") as file:
-            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_room(wishes: Sequence[Wish]) -> None:
+    if not wishes:
+        return
+    folder = wishes[0].path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    missing, disk = sum(wish.missing for wish in wishes), shutil.disk_usage(folder)
+    reserve = min(RESERVE, disk.total // 16)
+    if missing + reserve > disk.free:
+        needs = f"a release needs {missing} bytes more and {reserve} are to stay free"
+        raise DiskFull(f"{needs}, the disk of {folder} has {disk.free}: free some")

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from edgeloop.clients.models import Endpoint, FailedProbe, ModelUnavailable, UnloadableModel, load_model, run_probe
-from edgeloop.edge.memory import MemoryBudget
+from edgeloop.edge.logs import kind_of
+from edgeloop.edge.memory import MemoryBudget, ModelTooBig
 from edgeloop.edge.runtime import Loaded
 from edgeloop.samples.releases import Layer, Release
 from edgeloop.samples.service import NodeConfig
@@ -45,7 +46,7 @@ class Loader:
 
         Raises:
             UnloadableModel, FailedProbe: the release is at fault.
-            ModelTooBig: it does not fit.
+            ModelTooBig: it does not fit, now.
             ModelUnavailable: the server beside the node is away.
         """
         self.check_room(release)
@@ -63,6 +64,8 @@ class Loader:
             model = load_model(config, layers, backbone.digest if backbone else None, endpoint=endpoint)
         except (UnloadableModel, ModelUnavailable):
             raise
+        except MemoryError as error:
+            raise _without_memory(release.digest) from error
         except Exception as error:
             raise UnloadableModel(
                 f"release {release.digest} does not load ({str(error)[:200]}): release it again"
@@ -70,15 +73,24 @@ class Loader:
         return Loaded(release.digest, release.version, config, model)
 
 
+def _without_memory(name: str) -> ModelTooBig:
+    """It is the machine's fault, and may pass."""
+    return ModelTooBig(f"no memory to load release {name} now: raise memory_mb in node.yaml or give the machine more")
+
+
 def _config(release: Release, layers: Mapping[str, bytes]) -> NodeConfig:
     try:
-        return NodeConfig.model_validate(json.loads(layers["config"]))
+        config = NodeConfig.model_validate(json.loads(layers["config"]))
     except KeyError as error:
         raise UnloadableModel(f"release {release.digest} has no whole layer {error}: release it again") from error
     except (ValueError, ValidationError) as error:
         raise UnloadableModel(
             f"config of {release.digest} does not parse ({str(error)[:200]}): release it again"
         ) from error
+    if config.service != release.service:
+        whose = f"is of service {config.service!r:.100}, not {release.service!r}"
+        raise UnloadableModel(f"config of {release.digest} {whose}: release it again")
+    return config
 
 
 def _probe(loaded: Loaded, probe: bytes) -> None:
@@ -86,7 +98,7 @@ def _probe(loaded: Loaded, probe: bytes) -> None:
         run_probe(loaded.model, probe, loaded.config.kind != "tabular-regressor")
     except (FailedProbe, ModelUnavailable):
         raise
+    except MemoryError as error:
+        raise _without_memory(loaded.release) from error
     except Exception as error:
-        raise FailedProbe(
-            f"the probe of {loaded.release} does not run ({str(error)[:200]}): release it again"
-        ) from error
+        raise FailedProbe(f"the probe of {loaded.release} does not run ({kind_of(error)}): release it again") from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgeloop.edge.files import write_durably
+from edgeloop.edge.logs import kind_of
 from edgeloop.errors import BadInput
 
 _log = logging.getLogger(__name__)
@@ -42,12 +43,19 @@ class ServiceState(BaseModel):
     previous: str | None = None
     wanted: str | None = None
     sequence: int = -1
-    """Of the newest channel record seen."""
+    """Of the channel record seen last; the channel itself sees to it that it does not go back."""
     refused: Refused | None = None
     trying: str | None = None
     """The release that is being loaded or on trial: if the process dies of it, the next one knows."""
     tries: int = 0
     """How often in a row a process began to load it and did not live to see it proven."""
+    proven: bool = False
+    """Whether ``trying`` was proven before, and is only loaded again at a start."""
+
+    def booted(self, name: str) -> ServiceState:
+        """After ``name`` was loaded from the disk, which ends a refusal of it."""
+        refused = self.refused if self.refused and self.refused.release != name else None
+        return self.model_copy(update={"serving": self.serving or name, "refused": refused})
 
 
 class State(BaseModel):
@@ -59,6 +67,16 @@ class State(BaseModel):
     salt: str = Field(default_factory=lambda: secrets.token_hex(32))
     """Secret of this node from which the audit share is drawn."""
     services: dict[str, ServiceState] = Field(default_factory=dict)
+
+    def in_use(self) -> set[str]:
+        """Digests of the releases to keep on the disk."""
+        keep = set[str]()
+        for known in self.services.values():
+            refused = known.refused.release if known.refused else None
+            keep |= {name for name in (known.serving, known.previous, known.trying) if name}
+            if known.wanted and known.wanted != refused:  # it may be on its way
+                keep.add(known.wanted)
+        return keep
 
 
 class StateFile:
@@ -79,7 +97,7 @@ class StateFile:
             return State()
         except (OSError, ValueError, ValidationError) as error:
             aside = self._path.with_name(f"{self._path.name}.unreadable")
-            _log.error("state.json begins anew", extra={"error": str(error)[:200], "kept": str(aside)})
+            _log.error("state.json begins anew", extra={"error": kind_of(error), "kept": str(aside)})
             with suppress(OSError):
                 self._path.replace(aside)
             return State()

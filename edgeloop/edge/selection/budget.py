@@ -38,8 +38,6 @@ class HourlyBudget:
         self._on_disk = bool(self._file.entries)
         self._written = self.now
         self._retry = -math.inf
-        self.refused = 0
-        """Leases that the disk did not take."""
         self._load()
 
     def _load(self) -> None:
@@ -48,9 +46,9 @@ class HourlyBudget:
             self._spent.add(last - LIVE_MINUTES, _BEFORE, size)
 
     @property
-    def spent(self) -> int:
-        """Bytes that count against an hour now."""
-        return self._spent.total
+    def takes_no_lease(self) -> bool:
+        """Whether the disk refused a lease a moment ago: only what is leased may be spent."""
+        return self.now < self._retry
 
     @property
     def _minute(self) -> int:
@@ -107,7 +105,6 @@ class HourlyBudget:
         try:
             self._file.write(entries)
         except OSError as error:
-            self.refused += 1
             self._retry = self.now + _RETRY
             _log.error("no bytes could be leased", extra={"error": str(error)})
             return False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgeloop.edge.selection.duplicates import Late
 from edgeloop.edge.selection.informativeness import value_of
 from edgeloop.edge.selection.novelty import CoreSet, direction
-from edgeloop.edge.selection.validity import Look, image_fault, row_fault
+from edgeloop.edge.selection.validity import Look, image_fault, row_fault, size_fault
 from edgeloop.samples.selection import NoveltyRule
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ class Sight:
 
 
 def look(config: NodeConfig, payload: bytes, answer: Answer) -> Sight:
-    """Measure an input. What was not seen (an image behind a model server) cannot be invalid."""
+    """Measure an input. Of an image that the answer does not show only the size is known."""
     image = None if answer.image is None else Look(answer.image)
     validity = config.selection.validity
-    invalid = image_fault(image, validity) if image else None
+    invalid = size_fault(payload, validity) or (image_fault(image, validity) if image else None)
     if invalid is None and validity.out_of_range == "drop" and config.features:
         invalid = row_fault(payload, config.features)
     return Sight(answer, invalid, image)

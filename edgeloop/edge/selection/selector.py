@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +36,8 @@ class Choice:
     value: float
     """What it is worth, in [0, 1]: how far beyond its rule's limit; 1 for the audit, 0 where no rule holds."""
     dropped: str | None
-    """Why it is not sent: ``uninformative``, ``invalid-black``, ``invalid-blur``, ``out-of-range``, ``duplicate`` or
-    ``budget``; None where it is."""
+    """Why it is not sent: ``uninformative``, ``invalid-size``, ``invalid-black``, ``invalid-blur``, ``out-of-range``,
+    ``duplicate``, ``budget`` or ``no-lease`` (the disk takes no lease of bytes); None where it is."""
 
 
 def audit_draw(salt: bytes, sample_id: str) -> float:
@@ -54,14 +53,12 @@ class ServiceSelector:
         self._lock = threading.Lock()
         self._budget = budget
         self._judge = Judge()
-        self._tally: Counter[str] = Counter()
         self._starved = 0
 
     def choose(self, policy: Selection, draw: float, seen: Sight, size: int) -> Choice:
         """Decide on one sample of ``size`` bytes; ``draw`` in [0, 1) decides the audit share and nothing else."""
         with self._lock:
             choice = self._choose(policy, draw, seen, size)
-            self._tally[choice.selected_by or choice.dropped or ""] += 1
             self._starved += draw < policy.audit and choice.selected_by is None
             return choice
 
@@ -76,24 +73,15 @@ class ServiceSelector:
         is_sent = (is_audit or by_rule) and budget.spend(size, limit, None if is_audit else value)
         budget.offer(size, value if rule else None)
         if not is_sent:
-            return Choice(None, probability, value, "budget" if rule or draw < policy.audit else why)
+            no_room = "no-lease" if budget.takes_no_lease else "budget"
+            return Choice(None, probability, value, no_room if rule or draw < policy.audit else why)
         self._judge.captured(policy, seen)
         return Choice("audit" if is_audit else rule, probability, 1.0 if is_audit else value, None)
-
-    def tally(self) -> dict[str, int]:
-        """Inputs by what selected them, or by why they were dropped."""
-        with self._lock:
-            return dict(self._tally)
 
     @property
     def starved(self) -> int:
         """Audited samples that the budget had no room for."""
         return self._starved
-
-    @property
-    def refused_leases(self) -> int:
-        """Times that the disk did not take a lease."""
-        return self._budget.refused
 
 
 class Selectors:
@@ -133,14 +121,6 @@ class Selectors:
                 self._services[service] = ServiceSelector(HourlyBudget(path, self._clock, self._wall))
             return self._services[service]
 
-    def tally(self, service: str) -> dict[str, int]:
-        """Inputs of a service by what selected them, or by why they were dropped, since the start."""
-        return self._of(service).tally()
-
     def starved(self, service: str) -> int:
         """Audited samples of a service that the budget had no room for, since the start."""
         return self._of(service).starved
-
-    def refused_leases(self, service: str) -> int:
-        """Times since the start that the disk did not take a lease of a service."""
-        return self._of(service).refused_leases

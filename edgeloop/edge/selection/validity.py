@@ -1,7 +1,7 @@
-"""What is not an input at all: black or blurred frames and rows beyond what a sensor can measure.
+"""What is not an input at all: tiny images, black or blurred frames, and rows beyond what a sensor can measure.
 
 Images are judged on the square that the model saw, so that nothing is decoded twice; limits are therefore those of
-an image of the model's size.
+an image of the model's size. Only how large they were before is read off the file's header.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeloop.samples.payloads import UndecodablePayload, decode_features
+from edgeloop.samples.payloads import UndecodablePayload, decode_features, image_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,6 +62,16 @@ class Look:
         edges = (around - 4 * grey[1:-1, 1:-1]).ravel().astype(np.float32)
         # float32 holds these squares exactly and their sum near enough; var() would take four times as long.
         return float(np.dot(edges, edges)) / edges.size - float(edges.mean()) ** 2
+
+
+def size_fault(payload: bytes, validity: Validity) -> str | None:
+    """``invalid-size`` where the shorter side of an image as it was sent is too small; None where it passes."""
+    if validity.smallest_side is None:
+        return None
+    try:
+        return "invalid-size" if min(image_size(payload)) < validity.smallest_side else None
+    except UndecodablePayload:  # the model answered it, so it is not for this test to refuse
+        return None
 
 
 def image_fault(look: Look, validity: Validity) -> str | None:

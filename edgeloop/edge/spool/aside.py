@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from edgeloop.edge.files import sync_folder, write_durably
+from edgeloop.edge.files import sync, write_durably
 
 _log = logging.getLogger(__name__)
 _BYTES = 64 * 1024 * 1024
@@ -23,7 +23,7 @@ class Aside:
     def keep(self, path: Path, start: int, data: bytes) -> None:
         """Keep ``data``, found at ``start`` of the log ``path``."""
         self.count += 1
-        _log.error("damaged bytes in the spool", extra={"file": path.name, "at": start, "bytes": len(data)})
+        _log.error("damaged bytes in the spool", extra={"file": path.name, "start": start, "bytes": len(data)})
         try:
             if self._used() + len(data) <= self._bound:
                 write_durably(self._folder / f"{path.name}.{start}", data)
@@ -37,8 +37,8 @@ class Aside:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             path.rename(self._free(path.name))
-            sync_folder(self._folder)
-            sync_folder(path.parent)
+            sync(self._folder)
+            sync(path.parent)
         except OSError as error:
             _log.error("a log could not be set aside", extra={"file": path.name, "error": str(error)})
 

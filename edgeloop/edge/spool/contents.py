@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeloop.edge.files import sync_folder, write_durably
+from edgeloop.edge.files import sync, write_durably
+from edgeloop.edge.logs import kind_of
 from edgeloop.edge.spool.aside import Aside
 from edgeloop.edge.spool.frames import Frame, Scan, Spooled, decode, scan
 from edgeloop.edge.spool.shelf import Shelved
@@ -58,7 +59,7 @@ def parsed(body: bytes) -> Spooled | None:
     try:
         return decode(body)
     except (ValueError, KeyError, TypeError) as error:
-        _log.warning("a spooled record does not parse", extra={"error": str(error)[:300]})
+        _log.warning("a spooled record does not parse", extra={"error": kind_of(error)})
         return None
 
 
@@ -99,7 +100,7 @@ def _fits(record: Spooled) -> bool:
     except MemoryError:
         raise
     except Exception as error:
-        _log.warning("a record fits in no segment", extra={"sample": record.sample_id, "error": str(error)[:300]})
+        _log.warning("a record fits in no segment", extra={"sample": record.sample_id, "error": kind_of(error)})
         return False
     return True
 
@@ -130,7 +131,7 @@ def thin(path: Path, size: int, is_lost: Callable[[Frame], bool]) -> Thinned:
         write_durably(path, rest)
     else:
         path.unlink()
-        sync_folder(path.parent)
+        sync(path.parent)
     return Thinned(len(rest), tiers_of(scan(rest)), len(lost))
 
 

@@ -1,13 +1,16 @@
 """Making room in a full spool: the least valuable samples go, the oldest of them first, and never for their equals.
 
 An arriving record waits only until there is room for it. Then a pass, made when the spool has time, frees a tenth
-of the bound and rewrites each log once at most, so that at most ten bytes are written for each that comes free.
+of the bound and rewrites each log once at most, so that at most ten bytes are written for each that comes free; what
+arrives meanwhile waits for one log and not for the pass.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from edgeloop.edge.spool.aside import Aside
@@ -33,6 +36,7 @@ class Eviction:
         self._aside = aside
         self._bound = bound
         self._alone = threading.Lock()
+        self._next = threading.Lock()
         self._below = 0
         """The pass that is due may drop the tiers under this; 0 when none is due."""
         self.dropped: Counter[str] = Counter()
@@ -48,7 +52,7 @@ class Eviction:
             SpoolFull: there is nothing less valuable to drop.
             OSError: the disk failed; nothing was lost.
         """
-        with self._alone:
+        with self._turn():
             with self._ledger.lock:
                 if self.fits(size):
                     return
@@ -78,21 +82,42 @@ class Eviction:
         Raises:
             OSError: the disk failed; the pass stays due.
         """
-        if not self._below:
-            return
-        with self._alone:
-            for log, tiers in self._plan():
-                with self._ledger.lock:
-                    claimed = self._ledger.claim(log)
-                if claimed is not None:
-                    self._rewrite(claimed, tiers)
-            self._below = 0
+        with self._turn():
+            below, self._below = self._below, 0
+            steps = self._plan(below) if below else []
+        try:
+            for log, tiers in steps:
+                self._step(log, tiers)
+        except OSError:
+            self._below = max(self._below, below)
+            raise
 
-    def _plan(self) -> list[tuple[Shelved | Opened, frozenset[int]]]:
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One at a time, and who waits comes before who had the last turn: a lock alone would let a pass go on."""
+        with self._next:
+            self._alone.acquire()
+        try:
+            yield
+        finally:
+            self._alone.release()
+
+    def _step(self, log: Shelved | Opened, tiers: frozenset[int]) -> None:
+        """Let a log lose ``tiers``, unless it has lost them meanwhile."""
+        if isinstance(log, Opened):
+            self._ledger.sync_ahead(log)
+        with self._turn():
+            with self._ledger.lock:
+                has_some = any(log.tiers.counts[tier] for tier in tiers)
+                claimed = self._ledger.claim(log) if has_some else None
+            if claimed is not None:
+                self._rewrite(claimed, tiers)
+
+    def _plan(self, below: int) -> list[tuple[Shelved | Opened, frozenset[int]]]:
         with self._ledger.lock:
             logs = list(self._ledger.droppable_logs())
             need = self._ledger.used - int(self._bound * _LOW_WATER)
-            steps = plan([log.tiers for log in logs], need, self._below) if need > 0 else []
+            steps = plan([log.tiers for log in logs], need, below) if need > 0 else []
             return [(logs[index], tiers) for index, tiers in steps]
 
     def _rewrite(self, log: Shelved, tiers: frozenset[int]) -> None:
@@ -102,6 +127,7 @@ class Eviction:
             return each.tier in tiers
 
         try:
+            self._ledger.make_name_sure(log)
             thinned = thin(log.path, log.size, is_lost)
         except Unreadable as error:
             self._aside.move(log.path, error)

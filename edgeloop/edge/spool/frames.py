@@ -46,11 +46,6 @@ class Scan:
     end: int = 0
     """Where the half-written tail begins; the length of the data when there is none."""
 
-    @property
-    def bodies(self) -> list[bytes]:
-        """The bodies of the frames, in order."""
-        return [found.body for found in self.frames]
-
 
 def frame(body: bytes, tier: int = TIERS - 1) -> bytes:
     """Wrap one body."""

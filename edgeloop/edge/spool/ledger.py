@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeloop.edge.files import sync, sync_folder
+from edgeloop.edge.files import sync
 from edgeloop.edge.spool.contents import measure
 from edgeloop.edge.spool.log import Log
 from edgeloop.edge.spool.recovery import find_logs
@@ -26,7 +27,7 @@ class Opened:
 
 
 class Ledger:
-    """The logs of one spool. Its lock is held by whoever calls a method."""
+    """The logs of one spool. Its lock is held by whoever calls a method, unless that says otherwise."""
 
     def __init__(self, folder: Path, note: Callable[[OSError], object], fsync: Callable[[int], None]) -> None:
         self._folder = folder
@@ -79,7 +80,7 @@ class Ledger:
             path = log.path.with_suffix(".sealed")
             log.path.rename(path)
             log.path = path
-            sync_folder(self._folder)
+            sync(self._folder)
 
     def write(self, key: Key, tier: int, data: bytes, now: float) -> tuple[Log, int]:
         """Append to the open log of ``key``; returns what to sync and up to where.
@@ -102,8 +103,40 @@ class Ledger:
         self.open[key] = Opened(Log(path, fsync=self._fsync), now)
         return self.open[key]
 
+    def seal_due(self, is_due: Callable[[Opened], bool]) -> None:
+        """Seal the open logs that are due. Called without the lock: a slow card syncs while others go on."""
+        with self.lock:
+            due = [opened for opened in self.open.values() if is_due(opened)]
+        for opened in due:
+            self.sync_ahead(opened)
+        with self.lock:
+            sealed = [self.seal(key) for key, opened in list(self.open.items()) if opened in due]
+        for log in sealed:
+            try:
+                self.make_name_sure(log)
+            except OSError as error:
+                self._note(error)
+
+    def sync_ahead(self, opened: Opened) -> None:
+        """Sync a log that is about to be sealed, which then has little to do; called without the lock."""
+        with suppress(OSError):  # noted when it is sealed
+            opened.log.sync(opened.log.size)
+
+    def make_name_sure(self, log: Shelved) -> None:
+        """Make the name of a sealed log durable; called without the lock, and before the log is rewritten.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        if not log.is_named:
+            sync(self._folder)
+            log.is_named = True
+
     def seal(self, key: Key) -> Shelved:
-        """Close the open log of ``key`` and put it on the shelf; where the disk fails, as much of it as is sure."""
+        """Close the open log of ``key`` and put it on the shelf; where the disk fails, as much of it as is sure.
+
+        Its name is made sure later. Until then a power cut leaves the same log under its old name, or its new one.
+        """
         opened = self.open.pop(key)
         log, path = opened.log, opened.log.path.with_suffix(".sealed")
         try:
@@ -112,11 +145,10 @@ class Ledger:
             self._note(error)
         try:
             log.path.rename(path)
-            sync_folder(self._folder)
         except OSError as error:  # under its old name it is found again at the next start
             self._note(error)
-            path = path if path.exists() else log.path
-        shelved = Shelved(path, log.durable, opened.tiers)
+            path = log.path
+        shelved = Shelved(path, log.durable, opened.tiers, is_named=path == log.path)
         if log.broken:
             measure(shelved)
         self.shelf.add(shelved)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from edgeloop.edge.files import sync_folder
+from edgeloop.edge.files import sync
 
 #: fdatasync makes the bytes and the length durable and leaves out times, which nobody reads.
 datasync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
@@ -23,7 +23,7 @@ class Log:
         self._state = threading.Condition()
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
-            sync_folder(path.parent)
+            sync(path.parent)
         except OSError:
             os.close(self._file)
             with suppress(OSError):

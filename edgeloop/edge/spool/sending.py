@@ -9,19 +9,20 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeloop.edge.files import sync_folder
+from edgeloop.clients.store_types import BucketMissing, StoreDenied
+from edgeloop.edge.files import sync
 from edgeloop.edge.spool.aside import Aside
 from edgeloop.edge.spool.contents import Unreadable, read, records_of, segment_of
 from edgeloop.edge.spool.disk import Disk
 from edgeloop.edge.spool.frames import Spooled
 from edgeloop.edge.spool.ledger import Ledger
 from edgeloop.edge.spool.recent import Recent
-from edgeloop.edge.spool.shelf import Shelved
-from edgeloop.errors import EdgeloopError
+from edgeloop.edge.spool.shelf import Key, Shelved
+from edgeloop.errors import BadInput, EdgeloopError
 from edgeloop.samples.records import Sample
 from edgeloop.samples.segments import segment_key
 
@@ -50,25 +51,33 @@ class Sending:
         """Send all sealed logs until ``deadline``, oldest first; returns how many.
 
         Raises:
-            StoreUnavailable: the store does not take one; it and the rest stay.
+            StoreUnavailable, BucketMissing: the store does not take one; it and the rest stay.
+            StoreDenied, BadInput: it refuses some kinds of some services; they stay, all others were sent.
             NoMemory: a segment could not be made; it and the rest stay.
         """
         sent = 0
+        refused: dict[Key, EdgeloopError] = {}
         with self._alone:
             self._let_go()
             while deadline is None or self._clock() < deadline:
-                log = self._claim()
+                log = self._claim(refused)
                 if log is None:
                     break
                 try:
                     sent += self._send(log, store)
+                except BucketMissing:
+                    raise
+                except (StoreDenied, BadInput) as error:
+                    refused[log.key] = error
                 finally:
                     log.busy = False
+        if refused:
+            raise next(iter(refused.values()))
         return sent
 
-    def _claim(self) -> Shelved | None:
+    def _claim(self, refused: Container[Key]) -> Shelved | None:
         with self._ledger.lock:
-            log = self._ledger.shelf.next_to_send()
+            log = self._ledger.shelf.next_to_send(refused)
             if log is not None:
                 log.busy = True
             return log
@@ -102,7 +111,7 @@ class Sending:
                     self._ledger.shelf.recount(log, log.size, log.tiers)
             log.path.rename(path)
             log.path = path
-            sync_folder(path.parent)
+            sync(path.parent)
         except OSError as error:  # a disk that takes no rename does not rewrite a log either
             _log.warning("a log is sent as it is", extra={"file": log.path.name, "error": str(error)})
 

@@ -6,7 +6,7 @@ not made smaller any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,6 +31,8 @@ class Shelved:
     """A thread is sending or rewriting it."""
     noted: bool = False
     """Its damage has been set aside."""
+    is_named: bool = True
+    """Its name is sure; one that was sealed just now may still have its old name after a power cut."""
     tail: int = 0
     """Bytes after ``size`` that the disk did not let go."""
 
@@ -82,9 +84,12 @@ class Shelf:
         self.size += sign * log.size
         self.tails += sign * log.tail
 
-    def next_to_send(self) -> Shelved | None:
-        """The oldest log that nobody works on."""
-        return next((log for log in self.logs if not log.busy), None)
+    def next_to_send(self, but: Container[Key] = ()) -> Shelved | None:
+        """The oldest log that nobody works on, of other kinds and services than ``but``.
+
+        Those that wait behind one that was refused are not tried: what was never offered may still be dropped.
+        """
+        return next((log for log in self.logs if not log.busy and log.key not in but), None)
 
 
 def _tail(log: Shelved) -> int:

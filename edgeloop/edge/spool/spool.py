@@ -132,20 +132,20 @@ class Spool:
         """Whether this sample was captured lately: it waits, was uploaded, or was dropped since."""
         return self.selected(sample_id) is not None
 
-    def append(self, record: Spooled, value: float = 1.0) -> None:
+    def append(self, record: Spooled, value: float = 1.0) -> bool:
         """Take one record; it is on the disk when this returns. Concurrent calls share a sync.
 
         ``value`` in [0, 1] says what a full spool drops first; labels stay longest whatever it is. A sample gets the
-        field ``sequence``, a number of this node that only grows. What was taken lately is not taken twice: the
-        same sample, or the same last word of a speaker on a sample.
+        field ``sequence``, a number of this node that only grows. What was taken lately is not taken twice, and False
+        is returned: the same sample, or the same last word of a speaker on a sample.
 
         Raises:
             SpoolFull: over the bound, and nothing less valuable waits; answering can go on.
             SpoolFailed: the disk does not take it; answering can go on.
         """
-        self.begin(record, value)()
+        return self.begin(record, value)()
 
-    def begin(self, record: Spooled, value: float = 1.0) -> Callable[[], None]:
+    def begin(self, record: Spooled, value: float = 1.0) -> Callable[[], bool]:
         """:meth:`append` up to the sync; what is returned waits for it, and must be called.
 
         Records that are begun before the first is waited for share one sync. Raises as :meth:`append`, now or then.
@@ -158,9 +158,9 @@ class Spool:
         except (SpoolFull, SpoolFailed):
             self._refuse()
             raise
-        return _nothing if written is None else partial(self._finish, record, name, written)
+        return (lambda: False) if written is None else partial(self._finish, record, name, written)
 
-    def _finish(self, record: Spooled, name: object, written: Pending) -> None:
+    def _finish(self, record: Spooled, name: object, written: Pending) -> bool:
         is_sure = False
         try:
             written[0].sync(written[1])
@@ -169,9 +169,11 @@ class Spool:
             raise self._failed(error) from error
         finally:
             with self._lock:
-                self._pending.pop(name, None)
-                if is_sure:
-                    self._taken(record, written[0])
+                is_new = self._pending.pop(name, None) is not None  # else somebody else waited for the same record
+                is_full = is_sure and self._taken(record, written[0])
+            if is_full:
+                self._ledger.seal_due(self._is_full)
+        return is_new
 
     def _failed(self, error: OSError) -> SpoolFailed:
         self._refuse()
@@ -210,12 +212,12 @@ class Spool:
         sequence = self._sequence.take() if isinstance(record, Sample) else None
         return frame(encode(record, sequence), tier)
 
-    def _taken(self, record: Spooled, log: Log) -> None:
+    def _taken(self, record: Spooled, log: Log) -> bool:
+        """Remember the record; whether its log is full."""
         self._disk.took()
         self._remember(record)
         opened = self._ledger.open.get(_key(record))
-        if opened is not None and opened.log is log and self._is_due(opened, by_age=False):
-            self._ledger.seal(_key(record))
+        return opened is not None and opened.log is log and self._is_full(opened)
 
     def _remember(self, record: Spooled) -> None:
         if isinstance(record, Sample):
@@ -223,19 +225,19 @@ class Spool:
         else:
             self._labels.add(record)
 
-    def _is_due(self, opened: Opened, *, by_age: bool) -> bool:
-        limits, count = self._limits, opened.tiers.count
-        old = by_age and self._clock() - opened.since >= limits.seconds
-        return count > 0 and (old or count >= limits.samples or opened.log.size >= limits.bytes)
+    def _is_full(self, opened: Opened) -> bool:
+        count = opened.tiers.count
+        return count > 0 and (count >= self._limits.samples or opened.log.size >= self._limits.bytes)
+
+    def _is_due(self, opened: Opened) -> bool:
+        is_old = self._clock() - opened.since >= self._limits.seconds
+        return opened.tiers.count > 0 and (is_old or self._is_full(opened))
 
     def cut(self, *, everything: bool = False) -> None:
         """Seal the logs that are old enough, or all; look at a disk that failed; make room where that is due."""
         self._prepare()
         self._disk.probe()
-        with self._lock:
-            for key, opened in list(self._ledger.open.items()):
-                if (everything and opened.tiers.count) or self._is_due(opened, by_age=True):
-                    self._ledger.seal(key)
+        self._ledger.seal_due(_holds_some if everything else self._is_due)
         if not self._disk.is_paused:
             try:
                 self._eviction.finish()
@@ -246,7 +248,8 @@ class Spool:
         """Send all sealed logs, oldest first; returns how many. Stops at ``deadline`` (of the spool's clock).
 
         Raises:
-            StoreUnavailable: the store does not take one; it and the rest stay.
+            StoreUnavailable, BucketMissing: the store does not take one; it and the rest stay.
+            StoreDenied, BadInput: it refuses some kinds of some services; they stay, all others were sent.
             NoMemory: a segment could not be made; it and the rest stay.
         """
         self._prepare()
@@ -282,8 +285,8 @@ def _key(record: Spooled) -> Key:
     return ("captures" if isinstance(record, Sample) else "labels"), record.service
 
 
-def _nothing() -> None:
-    """The wait for what was taken before."""
+def _holds_some(opened: Opened) -> bool:
+    return opened.tiers.count > 0
 
 
 def _name(record: Spooled) -> tuple[str, ...]:

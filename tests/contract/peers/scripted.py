@@ -41,8 +41,8 @@ class Scripted:
 
 
 @contextmanager
-def scripted(replies: dict[str, Reply]) -> Iterator[Scripted]:
-    """A server on a port of its own; what no reply is written for is a 404."""
+def scripted(replies: dict[str, Reply], port: int = 0) -> Iterator[Scripted]:
+    """A server on a port of its own, or on ``port``; what no reply is written for is a 404."""
     state = Scripted("", replies)
 
     class Handler(BaseHTTPRequestHandler):
@@ -77,7 +77,7 @@ def scripted(replies: dict[str, Reply]) -> Iterator[Scripted]:
         def handle_error(self, request: Any, client_address: Any) -> None:
             pass  # clients that went away
 
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", port), Handler) as server:
         state.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +70,16 @@ class Chooser:
     def __init__(self, folder: Path, salt: bytes = b"salt", clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
         self.selectors = Selectors(folder, salt, clock=self.clock, wall=self.clock)
+        self.tally: Counter[str] = Counter()
+        """Answers by what selected them, or by why they were dropped."""
         self._asked = 0
 
     def ask(self, policy: NodeConfig, given: Answer, size: int = 1000, payload: bytes = b"") -> Choice:
         """Choose the next sample."""
         self._asked += 1
-        return self.selectors.choose(policy, f"{self._asked:064x}", payload, given, size)
-
-    @property
-    def tally(self) -> dict[str, int]:
-        return self.selectors.tally(SERVICE)
+        choice = self.selectors.choose(policy, f"{self._asked:064x}", payload, given, size)
+        self.tally[choice.selected_by or choice.dropped or ""] += 1
+        return choice
 
     @property
     def starved(self) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.unit.edge.asking import INFER, NUMBER, PICTURE, PICTURES, PREDICT, binary, in_binary, prefixed, tensor
+from tests.unit.edge.damaged import EYE, WHOLE, damaged
 from tests.unit.edge.fakes import SERVICE
 
 #: Values that parsers trip over.
@@ -85,6 +86,7 @@ def good() -> list[Asked]:
         (INFER, in_binary({"inputs": [binary("FP32", [1, 2], row)], "outputs": wanted}, row)),
         (pictures, in_binary({"inputs": [binary("BYTES", [2], raw)], "outputs": wanted, "id": "x"}, raw)),
         (pictures, (PICTURE, {"Inference-Header-Content-Length": "0"})),
+        *[seen(way, image) for way, image in zip(SEEING, WHOLE * 2, strict=False)],
         (PREDICT, (gzip.compress(b'{"instances": [[0.5, 1]]}'), {"Content-Encoding": "gzip"})),
         (f"/v1/models/{SERVICE}/feedback", {"sample_id": "a" * 64, "label": "no", "by": "ann"}),
         ("/v2/repository/index", {"ready": True}),
@@ -93,6 +95,19 @@ def good() -> list[Asked]:
     ]
     pages = ["/healthz", "/readyz", "/metrics", "/v1/models", "/v2", f"/v2/models/{SERVICE}", f"/v1/models/{NUMBER}"]
     return [*(_post(path, body) for path, body in bodies), *(Asked("GET", page, _known(), ()) for page in pages)]
+
+
+SEEING = ("v1", "v2", "binary")
+
+
+def seen(way: str, image: bytes) -> tuple[str, Any]:
+    """Path and body of a request that takes ``image`` to the real decoder."""
+    if way == "v1":
+        return f"/v1/models/{EYE}:predict", {"instances": [{"b64": base64.b64encode(image).decode()}]}
+    if way == "v2":
+        return f"/v2/models/{EYE}/infer", tensor("BYTES", [1], [base64.b64encode(image).decode()])
+    raw = prefixed(image)
+    return f"/v2/models/{EYE}/infer", in_binary({"inputs": [binary("BYTES", [1], raw)]}, raw)
 
 
 def _known() -> tuple[tuple[bytes, bytes], ...]:
@@ -118,7 +133,9 @@ class Hostile:
         ]
 
     def next(self) -> Asked:
-        """One request, bent up to four times."""
+        """One request, bent up to four times, or with a damaged picture that came through whole."""
+        if self._random.random() < 0.1:
+            return _post(*seen(self._random.choice(SEEING), damaged(self._random)))
         asked = self._random.choice(self._good)
         for _ in range(self._random.choice((0, 1, 1, 1, 2, 2, 3, 4))):
             asked = self._random.choice(self._bends)(asked)

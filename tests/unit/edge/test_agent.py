@@ -3,12 +3,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -44,6 +48,7 @@ class Site:
         self.root = self.publisher.ensure()
         self.changes = 0
         self.wall = 1_000_000.0
+        self.uptime = 50.0
         self.boot()
 
     def boot(self) -> None:
@@ -58,6 +63,7 @@ class Site:
             self.stats,
             changed=self._changed,
             wall=lambda: self.wall,
+            monotonic=lambda: self.uptime,
         )
         self.agent.boot([SERVICE])
 
@@ -122,6 +128,10 @@ def layer_key(release: Release) -> str:
     layer = release.layer("model")
     assert layer is not None
     return blob_key(layer.digest)
+
+
+def layer_name(release: Release) -> str:
+    return layer_key(release).rsplit("/", 1)[1]
 
 
 def test_an_empty_channel_asks_for_nothing(site: Site) -> None:
@@ -232,6 +242,23 @@ def test_wrong_bytes_in_the_store_are_refused_for_a_while(site: Site, fault: str
     assert site.agent.status(SERVICE)[1] is None
 
 
+def test_a_release_that_would_fill_the_disk_is_tried_again_when_there_is_room(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, big = publish(site.store, "1"), publish(site.store, "2")
+    site.roll_out(good)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100, total=10**9))
+        assert site.roll_out(big) is False
+    state, error = site.agent.status(SERVICE)
+    assert site.agent.serving(SERVICE) == good.digest and "free some" in str(error)
+    assert state.refused is not None and state.refused.until is not None
+    site.store.gets.clear()
+    assert site.poll() is False and site.store.gets == [TIMESTAMP]
+    site.wall += PAUSE_SECONDS + 1
+    assert site.poll() is True
+
+
 def test_a_release_that_was_not_approved_is_not_even_fetched(site: Site) -> None:
     good, bad = publish(site.store, "1"), publish(site.store, "2")
     site.roll_out(good)
@@ -322,6 +349,40 @@ def test_a_proven_release_that_fails_later_is_taken_back_once_and_from_the_disk(
     assert site.agent.serving(SERVICE) == good.digest  # there is nothing behind it
 
 
+def test_a_release_on_trial_is_nothing_to_fall_back_to_while_there_is_a_proven_one(site: Site) -> None:
+    proven, tried = publish(site.store, "1"), publish(site.store, "2")
+    site.roll_out(proven)
+    site.prove()
+    site.roll_out(tried)
+    site.roll_out(publish(site.store, "3", broken=True))
+    assert site.agent.status(SERVICE)[0].previous == proven.digest and layer_name(proven) in site.blobs()
+    fail(site, TRIAL)
+    assert site.agent.serving(SERVICE) == proven.digest
+
+
+def test_after_a_restart_too_it_falls_back_to_the_proven_release(site: Site) -> None:
+    proven, tried = publish(site.store, "1"), publish(site.store, "2")
+    site.roll_out(proven)
+    site.prove()
+    site.roll_out(tried)
+    site.boot()
+    site.roll_out(publish(site.store, "3", broken=True))
+    fail(site, TRIAL)
+    until(lambda: site.agent.serving(SERVICE) == proven.digest)
+
+
+def test_rolled_back_to_the_proven_release_it_does_not_fall_back_to_itself(site: Site) -> None:
+    proven, tried = publish(site.store, "1"), publish(site.store, "2")
+    site.roll_out(proven)
+    site.prove()
+    site.roll_out(tried)
+    site.roll_out(proven)
+    assert site.agent.status(SERVICE)[0].previous == tried.digest
+    site.roll_out(publish(site.store, "3", broken=True))  # on trial again or not, it has served longer
+    fail(site, TRIAL)
+    assert site.agent.serving(SERVICE) == proven.digest
+
+
 def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -399,10 +460,89 @@ def test_ends_that_are_not_its_fault_do_not_count(site: Site, mercy: str) -> Non
         if mercy == "a good end":
             site.agent.close()
         else:
-            site.wall += SURVIVED_SECONDS + 1
+            site.uptime += SURVIVED_SECONDS + 1
             site.agent.look()
         die(site)
         assert site.agent.serving(SERVICE) == bad.digest
+
+
+def test_a_clock_that_is_set_forward_is_no_long_life(site: Site) -> None:
+    site.roll_out(publish(site.store, "1"))
+    site.wall += 10 * SURVIVED_SECONDS
+    site.agent.look()
+    assert site.agent.status(SERVICE)[0].tries == 1
+    site.uptime += SURVIVED_SECONDS + 1
+    site.agent.look()
+    assert site.agent.status(SERVICE)[0].tries == 0
+
+
+def killed_while_it_loads(site: Site, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
+    """Processes begin to load what serves, and are gone before it is loaded."""
+
+    def kill(*_: object, **__: object) -> FakeModel:
+        raise KeyboardInterrupt
+
+    for _ in range(times):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(loading, "load_model", kill)
+            site.boot()
+
+
+def test_a_proven_release_is_proven_still_when_a_start_was_cut_short(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.roll_out(publish(site.store, "1"))
+    site.prove()
+    killed_while_it_loads(site, monkeypatch, CRASHES - 1)
+    die(site)
+    loaded = site.runtime.loaded(SERVICE)
+    assert loaded is not None and not loaded.on_trial
+    assert site.agent.status(SERVICE)[0].trying is None and site.agent.status(SERVICE)[0].tries == 0
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_proven_release_rests_and_is_not_given_up(site: Site, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    releases = [publish(site.store, str(number)) for number in range(count)]
+    for release in releases:
+        site.roll_out(release)
+        site.prove()
+    killed_while_it_loads(site, monkeypatch, CRASHES)
+    site.store.away = True
+    die(site)
+    before = releases[0].digest if count > 1 else None
+    assert site.agent.serving(SERVICE) == before  # not loaded at once: the other services have a life too
+    assert f"the process died {CRASHES} times" in str(site.agent.status(SERVICE)[1])
+    with pytest.raises(StoreUnavailable):
+        site.poll()
+    assert site.agent.serving(SERVICE) == before
+    site.wall += PAUSE_SECONDS + 1
+    site.uptime += PAUSE_SECONDS + 1
+    site.store.away = count == 1  # with nothing else it needs no store for another chance
+    with suppress(StoreUnavailable):
+        site.poll()
+    assert site.agent.serving(SERVICE) == releases[-1].digest
+    assert site.agent.status(SERVICE)[0].refused is None
+
+
+def test_a_boot_ends_between_two_services_and_blames_nobody(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = publish(site.store, "1")
+    site.roll_out(release)
+    site.boot()
+    site.runtime.unload(SERVICE)
+    loads, buried = list[object](), list[str]()
+
+    def slow(*given: Any, **more: Any) -> FakeModel:
+        loads.append(given)
+        site.agent.close()  # meanwhile
+        return load_fake(*given, **more)
+
+    monkeypatch.setattr(loading, "load_model", slow)
+    monkeypatch.setattr(site.agent._attempts, "bury", buried.append)
+    site.agent.boot([SERVICE, "other"])
+    assert len(loads) == 1 and buried == [SERVICE]
+    state, _ = site.agent.status(SERVICE)
+    assert site.agent.serving(SERVICE) is None and (state.trying, state.tries) == (release.digest, 0)
+    assert site.agent.load(SERVICE) is False and len(loads) == 1
 
 
 DYING = """
@@ -464,6 +604,19 @@ def test_unloaded_by_hand_it_stays_so_until_loaded(site: Site) -> None:
     assert site.agent.load(SERVICE) is True
     assert site.agent.serving(SERVICE) == first.digest
     assert site.poll() is True and site.agent.serving(SERVICE) == second.digest
+
+
+def test_an_unload_while_a_boot_loads_is_not_undone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.roll_out(publish(site.store, "1"))
+    site.prove()
+
+    def slow(*given: Any, **more: Any) -> FakeModel:
+        site.agent.unload(SERVICE)  # meanwhile
+        return load_fake(*given, **more)
+
+    monkeypatch.setattr(loading, "load_model", slow)
+    site.agent.boot([SERVICE])
+    assert site.agent.serving(SERVICE) is None and site.agent.status(SERVICE)[0].trying is None
 
 
 def test_a_model_that_does_not_fit_is_refused_with_figures_and_before_it_is_fetched(site: Site) -> None:

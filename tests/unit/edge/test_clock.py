@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeloop.edge.clock import SKEW_SECONDS, NodeClock
+from edgeloop.edge.clock import FLOOR, SKEW_SECONDS, NodeClock
 
 
 class Time:
@@ -58,6 +58,27 @@ def test_a_device_whose_clock_is_far_off_is_marked() -> None:
     assert not clock.is_skewed(at - timedelta(seconds=SKEW_SECONDS - 1))
     assert clock.is_skewed(at - timedelta(seconds=SKEW_SECONDS + 1))
     assert clock.is_skewed(at + timedelta(seconds=SKEW_SECONDS + 1))
+
+
+def test_a_clock_that_was_never_set_is_not_believed_and_blames_nobody() -> None:
+    time = Time()
+    time.wall = 30.0  # since 1970
+    clock = time.clock()
+    assert clock.is_skewed(clock.now()), "its own time is marked"
+    assert not clock.is_skewed(datetime(2026, 5, 1, tzinfo=UTC)), "a device may know better"
+    assert clock.is_skewed(FLOOR - timedelta(seconds=1)), "or was never set either"
+    time.pass_by(1, jump=1_800_000_000.0)
+    assert not clock.is_skewed(clock.now()) and clock.is_skewed(datetime(2026, 5, 1, tzinfo=UTC))
+
+
+@given(st.floats(FLOOR.timestamp(), 4e9), st.lists(st.floats(-SKEW_SECONDS, SKEW_SECONDS), max_size=20))
+def test_a_node_never_marks_its_own_time_once_its_clock_is_set(wall: float, steps: list[float]) -> None:
+    time = Time()
+    time.wall = wall
+    clock = time.clock()
+    for step in steps:
+        assert not clock.is_skewed(clock.now())
+        time.pass_by(1, max(step, FLOOR.timestamp() - time.wall))
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(-400, 400)), max_size=60))

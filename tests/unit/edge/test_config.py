@@ -50,6 +50,14 @@ def test_the_environment_overrides_and_completes(tmp_path: Path) -> None:
         (("state: state", "state: state\nmore: 1"), r"node.yaml:5: field more: "),
         (("state: state", "state: state\ngroup: a/b"), r"node.yaml:5: field group: "),
         (("node: n1", "node: [n1"), r"node.yaml:2: not YAML"),
+        (("node: n1", "node: n1 # \0"), r"node.yaml:1: not YAML: .*special characters"),
+        (("node: n1", "node: 2024-13-01"), r"node.yaml:1: not YAML: month must be"),
+        (("node: n1", "node: " + "[" * 5000), r"node.yaml:1: not YAML: .*recursion"),
+        (("state: state", "state: state\n1: more"), r"node.yaml:5: field 1: "),
+        (("state: state", 'state: state\n"a\\nb": more'), r"node.yaml:5: field a\?b: "),
+        (("state: state", 'state: state\ndevices: ["#"]'), r"node.yaml:5: field devices.0: .*\(given: '#'\)"),
+        (("state: state", "state: state\ndevices: [d/e]"), r"node.yaml:5: field devices.0: "),
+        (("state: state", "state: state\ndevices: [cam+]"), r"node.yaml:5: field devices.0: "),
     ],
 )
 def test_a_mistake_is_named_with_file_line_and_field(tmp_path: Path, change: tuple[str, str], message: str) -> None:
@@ -57,6 +65,27 @@ def test_a_mistake_is_named_with_file_line_and_field(tmp_path: Path, change: tup
         load(tmp_path, GOOD.replace(*change))
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("state: state", "state: state\nbrokers: mqtt://ann:hush@h"),
+        ("broker: mqtt://127.0.0.1:1883", "broker: [mqtt://ann:hush@h]"),
+        ("store: ../store", "store: [s3://ann:hush@b]"),
+        ("state: state", "state: state\nendpoints: {cats: 'http://ann:hush@h'}"),
+        ("state: state", "state: state\ntls: {cert: a, key: b, password: hush}"),
+        ("state: state", "state: state\ntls: hush"),
+    ],
+)
+def test_a_mistake_does_not_tell_a_password(tmp_path: Path, change: tuple[str, str]) -> None:
+    with pytest.raises(MalformedNode, match=r"node.yaml:\d+: field ") as caught:
+        load(tmp_path, GOOD.replace(*change))
+    assert "hush" not in str(caught.value)
+
+
+def test_devices_are_names_or_all(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD + "devices: [cam-1, +]\n").devices == ["cam-1", "+"]
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "just words\n"])

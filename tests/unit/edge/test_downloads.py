@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -12,7 +17,7 @@ from hypothesis import strategies as st
 
 from edgeloop.clients.objects import MemoryStore, StoreUnavailable
 from edgeloop.edge.releases.blobs import Blobs
-from edgeloop.edge.releases.downloads import Allowance, CorruptBlob, DamagedTransfer, Downloads
+from edgeloop.edge.releases.downloads import RESERVE, Allowance, CorruptBlob, DamagedTransfer, DiskFull, Downloads
 from edgeloop.samples.records import digest, hexdigest
 from edgeloop.samples.releases import Layer, Release, blob_key
 from tests.contract.stores import at_once
@@ -148,6 +153,69 @@ def test_blobs_on_the_disk_are_checked_before_they_are_used(site: Site) -> None:
     site.path(layer).write_bytes(b"rotten")
     assert site.blobs.read(layer.digest) is None and not site.path(layer).exists()
     assert site.blobs.fetch(site.store, [layer])[layer.digest] == content(100)
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The free bytes of the disk, to be set."""
+    told = [10**12]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=told[0], total=10**12))
+    return told
+
+
+def test_what_would_fill_the_disk_is_not_begun(site: Site, free: list[int]) -> None:
+    layers = [site.layer(content(60, n)) for n in range(3)]
+    site.blobs.fetch(site.store, layers[:1])
+    site.path(layers[1], ".part").write_bytes(content(60, 1)[:20])
+    site.store.ranges.clear()
+    free[0] = RESERVE + 99
+    with pytest.raises(DiskFull, match="100 bytes more"):  # of two blobs, one of which is here to a third
+        site.blobs.fetch(site.store, layers)
+    assert not site.store.ranges and not site.path(layers[2], ".part").exists()
+    free[0] = RESERVE + 100
+    assert len(site.blobs.fetch(site.store, layers)) == 3
+
+
+def test_what_is_here_needs_no_room(site: Site, free: list[int]) -> None:
+    layer = site.layer(content(60))
+    site.blobs.fetch(site.store, [layer])
+    free[0] = 0
+    assert site.blobs.fetch(site.store, [layer]) == {layer.digest: content(60)}
+
+
+def test_a_small_disk_keeps_a_sixteenth(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = site.layer(content(60))
+    for free, fits in ((159, False), (160, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free, total=1600))
+        with nullcontext() if fits else pytest.raises(DiskFull, match="100 are to stay free"):
+            site.blobs.fetch(site.store, [layer])
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fills_up_meanwhile_gets_its_room_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    layer = site.layer(content(60))
+
+    def full(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFull, match=layer.digest):
+        site.blobs.fetch(site.store, [layer])
+    assert not list(site.path(layer).parent.iterdir())
+
+
+def test_another_failure_of_the_disk_keeps_what_came(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = site.layer(content(60))
+
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        site.blobs.fetch(site.store, [layer])
+    assert site.path(layer, ".part").stat().st_size == 60
 
 
 def test_a_sweep_leaves_what_is_on_its_way(site: Site) -> None:

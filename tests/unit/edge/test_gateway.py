@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from edgeloop.clients.models import Answer
 from edgeloop.clients.objects import MemoryStore
-from edgeloop.edge.gateway import canonical_payload
-from edgeloop.edge.results import MalformedTime, parse_time
+from edgeloop.edge.clock import NodeClock
+from edgeloop.edge.keeping import canonical_payload
+from edgeloop.edge.results import LONGEST_ERROR, MalformedTime, parse_time
 from edgeloop.edge.runtime import TRIAL, WINDOW, Loaded
 from edgeloop.edge.spool.spool import Limits
 from edgeloop.samples.payloads import UndecodablePayload
 from edgeloop.samples.received import read_segment
 from edgeloop.samples.records import Label, Sample, digest
-from edgeloop.samples.service import ImageInput, NodeConfig
+from edgeloop.samples.service import Feature, ImageInput, NodeConfig
 from tests.unit.edge.fakes import FEATURES, SERVICE, Bench, FakeModel, config
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -117,6 +118,38 @@ def test_after_a_restart_the_choice_is_the_same(tmp_path: Path) -> None:
     bench.close()
 
 
+def reordered(bench: Bench) -> Loaded:
+    """A release that takes the same features in another order."""
+    known = bench.config.model_copy(update={"features": FEATURES[::-1]})
+    return Loaded("sha256:r2", "2", known, FakeModel())
+
+
+def test_a_row_is_answered_by_the_release_that_it_was_put_in_order_for(bench: Bench) -> None:
+    plain = bench.runtime.predict
+
+    def switch_then_predict(*given: Any) -> Any:
+        bench.runtime.switch(SERVICE, reordered(bench))
+        return plain(*given)
+
+    bench.runtime.predict = switch_then_predict  # type: ignore[assignment,method-assign]
+    row = b'{"a": 0.25, "b": 0.75}'
+    results = [bench.gateway.handle(SERVICE, "d1", row, AT + timedelta(seconds=n)) for n in range(2)]
+    assert [(r.model, r.confidence) for r in results] == [("sha256:r1", 0.25), ("sha256:r2", 0.75)]
+    assert [(s.model_digest, s.payload) for s in captured(bench)] == [
+        ("sha256:r1", b"[0.25,0.75]"),
+        ("sha256:r2", b"[0.75,0.25]"),
+    ]
+
+
+def test_a_row_in_an_order_that_has_changed_is_not_answered(bench: Bench) -> None:
+    assert bench.gateway.handle(SERVICE, "d1", b"[0.5,1]", AT, ["a", "b"]).outcome == "ok"
+    bench.runtime.switch(SERVICE, reordered(bench))
+    later = AT + timedelta(seconds=1)
+    refused = bench.gateway.handle(SERVICE, "d1", b"[0.5,1]", later, ["a", "b"])
+    assert refused.outcome == "not_ready" and "send it again" in str(refused.error)
+    assert bench.gateway.handle(SERVICE, "d1", b"[0.5,1]", later, ["b", "a"]).outcome == "ok"
+
+
 def test_a_bad_payload_is_an_error_with_a_sample_id(bench: Bench) -> None:
     result = bench.gateway.handle(SERVICE, "d1", b"[1]", AT)
     assert set(result.to_json()) == {"error", "sample_id", "service", "device", "node", "at"}
@@ -133,11 +166,31 @@ def test_a_nasty_payload_is_an_error_and_no_more(bench: Bench, payload: bytes) -
     assert bench.gateway.handle(SERVICE, "d1", b"[0.5,1]", AT).outcome == "ok"
 
 
+def test_whatever_an_error_quotes_it_is_short(bench: Bench) -> None:
+    wide = [Feature(name=f"feature {n}") for n in range(1000)]
+    known = bench.config.model_copy(update={"features": wide, "labels": [f"label {n}" for n in range(1000)]})
+    bench.runtime.switch(SERVICE, Loaded("sha256:r2", "2", known, bench.model))
+    named = bench.gateway.feedback(SERVICE, "d1", b'{"sample_id": "%s", "label": "none"}' % (b"ab" * 32))
+    row = json.dumps({"\ud800" * 99 + str(n): n for n in range(999)}).encode()
+    told = [named, bench.gateway.handle(SERVICE, "d1", row), bench.gateway.reject(SERVICE, "d1", "\ud800" * 9999)]
+    assert [len(str(result and result.error)) for result in told] == [LONGEST_ERROR] * 3
+    assert max(len(result.to_bytes()) for result in told if result) < 8 * LONGEST_ERROR
+
+
 def test_a_model_failure_is_forgotten_so_that_a_resend_can_succeed(bench: Bench) -> None:
     bench.model.broken = True
     assert bench.gateway.handle(SERVICE, "d1", b"[0.5,1]", AT).outcome == "model_error"
     bench.model.broken = False
     assert bench.gateway.handle(SERVICE, "d1", b"[0.5,1]", AT).outcome == "ok"
+
+
+def test_an_answer_of_nan_is_a_failure_of_the_model_and_nothing_is_kept_of_it(bench: Bench) -> None:
+    nan = float("nan")
+    bench.model.predict = lambda payload: Answer("yes", nan, (nan, nan), None)  # type: ignore[method-assign]
+    result = bench.gateway.handle(SERVICE, "d1", b"[0.5,1]", AT)
+    assert result.outcome == "model_error" and "not finite" in str(result.error)
+    assert bench.stats.services[SERVICE].outcomes == {"model_error": 1}
+    assert bench.spool.samples == 0
 
 
 def test_with_a_full_spool_answers_go_on(tmp_path: Path) -> None:
@@ -154,6 +207,22 @@ def test_an_unsure_answer_is_captured_for_it_with_probability_one(tmp_path: Path
     assert bench.gateway.handle(SERVICE, "d1", b"[0.7,1]", AT).selected_by is None
     (kept,) = captured(bench)
     assert kept.selection_probability == 1.0
+    bench.close()
+
+
+def test_a_captured_sample_carries_with_what_probability_it_was_sent(tmp_path: Path) -> None:
+    """Each row of the table in docs/explanation/selection.md, as the cloud reads it."""
+    bench = Bench(tmp_path, audit=0.3, below=0.6)
+    sent = [b"[0.9,1]", b"[0.5,1]"] * 30
+    for second, row in enumerate(sent):
+        bench.gateway.handle(SERVICE, "d1", row, AT + timedelta(seconds=second))
+    kept = captured(bench)
+    sure = [s for s in kept if (s.confidence or 0) > 0.6]
+    unsure = [s for s in kept if s not in sure]
+    assert 0 < len(sure) < 30, "only the audited ones are sent"
+    assert {(s.selected_by, s.selection_probability) for s in sure} == {("audit", 0.3)}
+    assert len(unsure) == 30, "each would have been sent whatever was drawn"
+    assert {(s.selected_by, s.selection_probability) for s in unsure} == {("audit", 1.0), ("threshold", 1.0)}
     bench.close()
 
 
@@ -251,6 +320,31 @@ def test_the_zone_of_a_time_does_not_change_the_sample(bench: Bench) -> None:
     there = AT.astimezone(timezone(timedelta(hours=5)))
     first = bench.gateway.handle(SERVICE, "d1", b"[0.5,1]", AT)
     assert bench.gateway.handle(SERVICE, "d1", b"[0.5,1]", there).sample_id == first.sample_id
+
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("wall", "sent", "is_marked"),
+    [
+        (NOW, None, False),
+        (NOW, 10.0, False),
+        (NOW, -400.0, True),
+        (NOW, 400.0, True),
+        (60.0, None, True),  # the node itself thinks it is 1970
+        (60.0, NOW, False),  # and may not blame a device that knows better
+    ],
+)
+def test_a_sample_says_that_its_time_is_not_to_be_believed(
+    bench: Bench, wall: float, sent: float | None, is_marked: bool
+) -> None:
+    bench.gateway.clock = NodeClock(lambda: wall, lambda: 1.0)
+    at = None if sent is None else datetime.fromtimestamp(wall + sent, UTC)
+    bench.gateway.handle(SERVICE, "d1", b"[0.5,1]", at)
+    (kept,) = captured(bench)
+    assert (kept.__pydantic_extra__ or {}).get("clock_skew") == (True if is_marked else None)
+    assert kept.captured_at.timestamp() == pytest.approx(wall + (sent or 0))
 
 
 # --- the runtime's trial

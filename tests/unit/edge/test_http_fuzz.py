@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from edgeloop.clients.models import Answer
+from edgeloop.edge.allocator import give_back_large_blocks
 from edgeloop.edge.http.access import Access, Caller
 from edgeloop.edge.once import Once
 from tests.unit.edge.asking import INFER, MakeWeb, Response, Web, call, tensor
+from tests.unit.edge.damaged import EYE, serve_eye
 from tests.unit.edge.fakes import SERVICE, FakeModel
 from tests.unit.edge.hostile import Asked, Hostile, good
 from tests.unit.edge.test_access import bearer, sha256
@@ -41,7 +43,9 @@ def web(webs: MakeWeb) -> Web:
     # Few are chosen, because a disk is no part of this; few are remembered, so that the memory is soon full.
     made = webs(audit=1e-9, access=Access([admin, client]), load=lambda _: None, max_body=50_000)
     made.bench.gateway._once = Once(200)
+    give_back_large_blocks()  # as a node does
     made.serve(SERVICE, Steady(), made.bench.config, "1")
+    serve_eye(made.bench)
     return made
 
 
@@ -99,6 +103,8 @@ def test_nothing_that_is_sent_does_harm(web: Web, seed: int, caplog: pytest.LogC
     assert not caplog.records
     assert {0, *DECLARED} - {202, 503} <= set(seen), seen
     assert web.site.work.in_work == 0 and web.site.work._held == 0
+    decoded = web.bench.stats.services[EYE].outcomes
+    assert set(decoded) == {"ok", "bad_input"} and min(decoded.values()) > INPUTS // 50, decoded
     assert web.answer(INFER, tensor("FP32", [1, 2], [0.5, 1]), bearer("key"))["outputs"]
     assert grown < MOST_GROWTH, f"{grown} bytes more are resident after {INPUTS} inputs of seed {seed}"
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import threading
+import zlib
 from typing import Any
 
 import pytest
 
+from edgeloop.edge.http import pages
+from edgeloop.edge.metrics import exposition
 from tests.unit.edge.asking import PREDICT, MakeWeb, Web, call
 from tests.unit.edge.serving import ROW
+
+MIB = 1024 * 1024
 
 
 class Gate:
@@ -88,3 +94,62 @@ def test_bodies_that_are_held_are_bounded(webs: MakeWeb, monkeypatch: pytest.Mon
 
     web.run(all_of_it())
     assert web.site.work._held == 0
+
+
+def test_decompressed_bodies_take_from_the_same_bytes(webs: MakeWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    web = webs(max_body=10_000)
+    gate = Gate(web, monkeypatch)
+    body, headers = gzip.compress(ROW + b" " * (9000 - len(ROW))), {"Content-Encoding": "gzip"}
+    assert len(body) < 100
+
+    async def all_of_it() -> None:
+        held = [asyncio.create_task(web.asking(PREDICT, body, headers)) for _ in range(4)]
+        while gate.waiting < 4:
+            await asyncio.sleep(0.001)
+        assert web.site.work._held == 4 * (len(body) + 9000)
+        over = await asyncio.wait_for(web.asking(PREDICT, body, headers), 20)
+        assert over.status == 429 and "more than 40000" in over.error
+        gate.open.set()
+        assert [r.status for r in await asyncio.gather(*held)] == [200] * 4
+
+    web.run(all_of_it())
+    assert web.site.work._held == 0
+    assert web.ask(PREDICT, body[:-4] + b"\xff" * 4, headers).status == 400  # says that it is larger than any may be
+    assert web.ask(PREDICT, body[:-4] + b"\1\0\0\0", headers).status == 400  # says that it is smaller than it is
+    assert web.site.work._held == 0
+
+
+def test_what_is_refused_makes_no_bytes(webs: MakeWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    web = webs(max_body=10_000)
+    web.site.work._bytes = 5000
+    monkeypatch.setattr(zlib, "decompressobj", lambda _bits: pytest.fail("decompressed what it cannot hold"))
+    response = web.ask(PREDICT, gzip.compress(b" " * 9000), {"Content-Encoding": "gzip"})
+    assert response.status == 429 and web.site.work._held == 0
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "held", "body"), [(None, 256, 64), (4096, 256, 64), (1024, 256, 64), (256, 64, 32), (32, 8, 4)]
+)
+def test_bodies_leave_the_memory_to_the_models(webs: MakeWeb, memory_mb: int | None, held: int, body: int) -> None:
+    site = webs(memory_mb=memory_mb).site
+    assert (site.work._bytes, site.max_body) == (held * MIB, body * MIB)
+
+
+def test_the_metrics_do_not_hold_up_the_event_loop(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = threading.Event()
+
+    def slow(*given: Any) -> str:
+        assert opened.wait(5)  # as for the lock of a spool that is being written
+        return exposition(*given)
+
+    monkeypatch.setattr(pages, "exposition", slow)
+
+    async def all_of_it() -> None:
+        metrics = asyncio.create_task(web.asking("/metrics"))
+        await asyncio.sleep(0)
+        assert (await web.asking("/healthz")).status == 200
+        opened.set()
+        answer = await metrics
+        assert answer.status == 200 and b"edgeloop_requests_total" in answer.body
+
+    web.run(all_of_it())

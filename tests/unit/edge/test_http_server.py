@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import resource
 import socket
 import time
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 import pytest
@@ -103,6 +104,95 @@ def test_a_head_that_does_not_come_is_not_waited_for(web: Web, monkeypatch: pyte
             with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
                 connection.sendall(sent)
                 assert read_all(connection).count(b" 200 OK") == sent.count(b"\r\n\r\n")
+
+
+def test_trailers_without_end_are_refused(web: Web) -> None:
+    with serving(web) as port, socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+        send_until_cut(connection, b"x: " + b"y" * 1000 + b"\r\n")
+
+
+def test_a_chunk_whose_extension_does_not_end_is_refused(web: Web) -> None:
+    with serving(web) as port, socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n1;")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+        send_until_cut(connection, b"x" * 1000)
+
+
+def send_until_cut(connection: socket.socket, more: bytes) -> None:
+    """Send up to 8 MB; fails unless the server ends the connection."""
+    with pytest.raises(ConnectionError):
+        for _ in range(8000):
+            connection.sendall(more)
+
+
+def test_trailers_and_heads_that_are_short_enough_do_not_add_up(web: Web) -> None:
+    long = b"x: " + b"y" * 60_000 + b"\r\n"
+    head = b"POST /nothing HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n"
+    sent = head + long + b"\r\n2\r\nab\r\n0\r\n" + long + b"\r\n"
+    with serving(web) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(20):
+            for at in range(0, len(sent), 1000):
+                connection.sendall(sent[at : at + 1000])
+            assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+
+
+def test_after_a_reply_a_caller_cannot_keep_the_connection_by_sending_no_request(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.1)
+    body = b"POST /nothing HTTP/1.1\r\nHost: n\r\nContent-Length: 1000\r\n\r\n"
+    with serving(web) as port:
+        for first, more in ((b"GET /healthz HTTP/1.1\r\nHost: n\r\n\r\n", b"\r\n"), (body, b"x"), (body, b"x" * 1000)):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                connection.sendall(first)
+                assert connection.recv(65536).startswith(b"HTTP/1.1 ")
+                connection.sendall(more)
+                assert read_all(connection) == b""
+
+
+def test_a_request_in_work_is_not_cut_by_the_time_for_heads(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.1)
+    with serving(web) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        head = f"\r\nPOST {PREDICT} HTTP/1.1\r\nHost: n\r\nContent-Length: {len(ROW)}\r\n\r\n".encode()
+        connection.sendall(head)
+        for at in range(0, len(ROW), 4):
+            connection.sendall(ROW[at : at + 4])
+            time.sleep(0.04)  # slower in all than a head may be
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_connections_over_the_most_are_ended(web: Web, monkeypatch: pytest.MonkeyPatch, loop: Any) -> None:
+    monkeypatch.setattr(http_server, "MOST_CONNECTIONS", 4)
+    with serving(web, loop=loop) as port, ExitStack() as held:
+        kept = [http.client.HTTPConnection("127.0.0.1", port, timeout=10) for _ in range(4)]
+        for connection in kept:
+            held.callback(connection.close)
+            assert ask(connection, "/healthz")[0] == 200
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as over:
+            assert read_all(over) == b""
+        assert web.site.work.refused == {"connections": 1}
+        assert [ask(connection, "/healthz")[0] for connection in kept] == [200] * 4
+        kept[0].close()
+        until(lambda: is_served(port))
+
+
+def is_served(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with suppress(ConnectionError, http.client.HTTPException), closing(connection):
+        return bool(ask(connection, "/healthz")[0] == 200)
+    return False
+
+
+@pytest.mark.parametrize(("files", "most"), [(1024, 512), (1 << 20, 512), (resource.RLIM_INFINITY, 512), (200, 100)])
+def test_connections_leave_half_of_the_open_files_to_the_node(
+    monkeypatch: pytest.MonkeyPatch, files: int, most: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: (files, resource.RLIM_INFINITY))
+    assert http_server.most_connections() == most
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(webs: MakeWeb) -> None:

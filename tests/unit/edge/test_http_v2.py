@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeloop.edge.http.bodies import join_strings, split_strings
+from edgeloop.clients.endpoint_wire import join_strings
+from edgeloop.edge.http.bodies import strings_of
 from edgeloop.edge.http.messages import MalformedRequest
 from edgeloop.edge.http.tensors import NUMBERS, Tensor, numbers
 from tests.unit.edge.asking import (
@@ -20,6 +21,7 @@ from tests.unit.edge.asking import (
     NUMBER,
     PICTURE,
     PICTURES,
+    PREDICT,
     Response,
     Web,
     binary,
@@ -27,7 +29,7 @@ from tests.unit.edge.asking import (
     prefixed,
     tensor,
 )
-from tests.unit.edge.fakes import SERVICE, FakeModel
+from tests.unit.edge.fakes import FEATURES, SERVICE, FakeModel
 
 PICTURES_INFER = f"/v2/models/{PICTURES}/infer"
 
@@ -122,6 +124,31 @@ def test_an_answer_names_the_version_that_gave_it(web: Web, monkeypatch: pytest.
     assert web.ask(f"/v2/models/{SERVICE}/versions/1/infer", message).status == 404
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            INFER,
+            {"inputs": [*tensor("FP64", [2], [0.25, 0.5], "a")["inputs"], *tensor("FP64", [2], [1, 1], "b")["inputs"]]},
+        ),
+        (PREDICT, {"inputs": {"a": [0.25, 0.5], "b": [1, 1]}}),
+    ],
+)
+def test_columns_are_not_answered_by_a_release_of_another_order(
+    web: Web, monkeypatch: pytest.MonkeyPatch, path: str, body: object
+) -> None:
+    def switch_then_answer(*given: Any) -> Any:
+        known = web.bench.config.model_copy(update={"features": FEATURES[::-1]})
+        web.serve(SERVICE, FakeModel(), known, "2")
+        return handle(*given)
+
+    handle = web.bench.gateway.handle
+    monkeypatch.setattr(web.bench.gateway, "handle", switch_then_answer)
+    response = web.ask(path, body)
+    assert response.status == 503 and "send it again" in response.error
+    assert web.ask(path, body).status == 200
+
+
 # --- binary
 
 
@@ -171,13 +198,13 @@ def test_a_bare_picture_is_taken_when_no_json_is_in_front(web: Web) -> None:
 
 @given(st.lists(st.binary(max_size=40), max_size=20))
 def test_elements_come_back_as_they_were(values: list[bytes]) -> None:
-    assert split_strings(memoryview(join_strings(values)), len(values), "x") == values
+    assert strings_of(memoryview(join_strings(values)), len(values), "x") == values
 
 
 @given(st.binary(max_size=60), st.integers(0, 6))
 def test_any_bytes_are_elements_or_refused(raw: bytes, count: int) -> None:
     try:
-        found = split_strings(memoryview(raw), count, "x")
+        found = strings_of(memoryview(raw), count, "x")
     except MalformedRequest:
         return
     assert join_strings(found) == raw and len(found) == count

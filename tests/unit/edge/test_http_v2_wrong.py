@@ -105,12 +105,13 @@ def test_a_length_of_the_json_that_cannot_be_is_refused(web: Web, length: str) -
 @pytest.mark.parametrize(
     ("shape", "raw", "says"),
     [
-        ([2], prefixed(PICTURE), "ends before element 1 of 2"),
-        ([1], b"\x05\x00\x00", "ends before element 0 of 1"),
-        ([1], b"\x05\x00\x00\x00abcd", "element 0 of input input says 5 bytes and 4 are left"),
+        ([2], prefixed(PICTURE), "has 1 of the 2 elements of its shape"),
+        ([1], b"\x05\x00\x00", "element 0 has 3 of the 4 bytes of its length"),
+        ([1], b"\x05\x00\x00\x00abcd", "input input: element 0 says 5 bytes and 4 are left"),
         ([1], b"\xff\xff\xff\xffabcd", "says 4294967295 bytes and 4 are left"),
-        ([1], prefixed(PICTURE) + b"x", "has 1 bytes behind its 1 elements"),
-        ([1], b"", "ends before element 0"),
+        ([1], prefixed(PICTURE) + b"x", "element 1 has 1 of the 4 bytes of its length"),
+        ([1], prefixed(PICTURE, PICTURE), "has more than the 1 elements of its shape"),
+        ([1], b"", "has 0 of the 1 elements of its shape"),
     ],
 )
 def test_elements_that_do_not_add_up_are_refused(web: Web, shape: list[int], raw: bytes, says: str) -> None:

@@ -68,7 +68,6 @@ def test_memory_that_nobody_uses_is_given_back_before_anything_is_refused() -> N
 @pytest.mark.parametrize(("used_mb", "limit_mb"), [(10_000, None), (None, 1)])
 def test_without_a_limit_or_a_meter_nothing_is_refused(used_mb: int | None, limit_mb: int | None) -> None:
     budget = Meter(used_mb).budget(limit_mb)
-    assert not budget.enforced
     budget.check("cats", 10_000 * MIB)
     budget.confirm("cats")
 
@@ -88,7 +87,8 @@ def test_the_process_knows_what_it_holds() -> None:
     shrunk = resident_bytes()
     assert shrunk is not None
     assert shrunk - before < 32 * MIB
-    assert MemoryBudget(1).enforced
+    with pytest.raises(ModelTooBig, match="over the limit of 1 MB"):
+        MemoryBudget(1).confirm("cats")
 
 
 def test_an_estimate_grows_with_layers_and_interpreters() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -228,6 +229,40 @@ def test_a_node_that_fails_on_a_message_answers_it_and_goes_on(
     assert "the node failed" in result["error"] and message.correlation == b"c"
     assert site.intake.stop(5) and site.unacknowledged() == 0
     assert "an input was not answered" in caplog.text
+
+
+def test_a_capture_time_that_is_too_long_to_be_sent_back_is_not(site: Site) -> None:
+    read = "\ufffd" * 30_000  # so many bytes that are no text: each becomes three
+    site.send(b"[0.5,1]", properties={"captured-at": read}, correlation=b"c")
+    message, result = site.result()
+    assert "captured-at is" in result["error"] and message.correlation == b"c" and message.properties == {}
+    assert site.intake.stop(5) and site.unacknowledged() == 0
+
+
+@pytest.mark.parametrize("forbidden", [False, True])
+def test_an_answer_that_cannot_be_published_costs_only_itself(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, forbidden: bool
+) -> None:
+    publish, own = site.node.publish_then, device_topic(SERVICE, "d1", "result")
+
+    def guarded(topic: str, payload: bytes, done: Done, **more: Any) -> None:
+        if topic != own:
+            done(BrokerRefused("not there"))
+        elif more["correlation"] == b"bad":
+            raise struct.error("too long")
+        else:
+            publish(topic, payload, done, **more)
+
+    monkeypatch.setattr(site.node, "publish_then", guarded)
+    (take, *_) = site.intake.handlers([SERVICE], ["+"], None).values()
+    acked: list[bool] = []
+    wanted = f"{own}/7" if forbidden else None
+    message = Message(device_topic(SERVICE, "d1", "input"), b"[0.5,1]", correlation=b"bad", response_topic=wanted)
+    take(message, lambda: acked.append(True))
+    site.send(b"[0.5,2]")
+    assert site.result()[1]["captured"]
+    assert site.intake.stop(5) and acked == [True] and site.unacknowledged() == 0
+    assert "a result was not published" in caplog.text
 
 
 class Disk:

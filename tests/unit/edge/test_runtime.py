@@ -103,6 +103,33 @@ def test_a_failing_model_is_named(runtime: Watched, payload: bytes) -> None:
         runtime.predict("s", payload)
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("answer", "labels"),
+    [
+        (Answer("yes", NAN, None, None), ("yes", "no")),
+        (Answer("yes", 0.5, (0.5, NAN), None), ("yes", "no")),
+        (Answer("yes", 0.5, None, None, boxes=(0.5, float("inf"))), ("yes", "no")),
+        (Answer("nan", None, None, None), None),
+        (Answer("-inf", None, None, None), None),
+        (Answer("many", None, None, None), None),
+    ],
+)
+def test_an_answer_that_is_no_number_fails_the_release(
+    runtime: Watched, answer: Answer, labels: tuple[str, ...] | None
+) -> None:
+    model = Scripted()
+    model.labels = labels
+    model.predict = lambda payload: answer  # type: ignore[method-assign]
+    runtime.switch("s", loaded(model, "r2", on_trial=True))
+    with pytest.raises(ModelFailed, match="release r2 failed on an input"):
+        runtime.predict("s", b"")
+    runtime.send(*[b""] * TRIAL)
+    assert runtime.lost == [("s", "r2")]
+
+
 # --- the judgement of a release
 
 

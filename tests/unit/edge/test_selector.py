@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import tempfile
 import threading
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
 
 from edgeloop.clients.models import Answer
 from edgeloop.edge.selection import lease
@@ -89,6 +92,63 @@ def test_the_audit_is_drawn_whatever_is_invalid_or_a_duplicate(tmp_path: Path) -
     assert all(abs(n / (count / 4) - 0.3) <= 5 * deviation for n in audited)
 
 
+@pytest.mark.parametrize("why", ["duplicate", "out-of-range"])
+def test_duplicates_and_rows_out_of_range_are_audited_as_often_as_any_other(tmp_path: Path, why: str) -> None:
+    chooser, count = Chooser(tmp_path), 1500
+    if why == "duplicate":
+        policy = config(audit=0.3, informative=unsure(0.7), duplicates={"by": "dhash", "within": 8})
+        given, payload = answer(0.2, image=NOISE), b""
+        assert chooser.ask(policy, given).selected_by in {"audit", "threshold"}, "the first is none"
+    else:
+        policy = rows(audit=0.3, informative=unsure(0.7), validity={"out_of_range": "drop"})
+        given, payload = answer(0.2), b"[11,0]"
+    chosen = [chooser.ask(policy, given, payload=payload) for _ in range(count)]
+    assert {(c.selected_by, c.dropped, c.probability) for c in chosen} == {("audit", None, 0.3), (None, why, 0.3)}
+    audited = sum(c.selected_by == "audit" for c in chosen)
+    assert abs(audited / count - 0.3) <= 5 * (0.3 * 0.7 / count) ** 0.5
+
+
+def with_bits(count: int) -> NDArray[np.uint8]:
+    """An image of 8 x 9 flat fields, of whose difference hash ``count`` bits are set: at most nine."""
+    fields = np.full((8, 9), 100, np.uint8)
+    fields[: min(count, 8), 8] = 200
+    fields[0, 0] = 50 if count == 9 else 100
+    return np.repeat(np.repeat(fields, 4, 0), 4, 1)[..., np.newaxis].repeat(3, 2)
+
+
+def test_images_are_duplicates_within_so_many_bits_and_no_further(tmp_path: Path) -> None:
+    chooser = Chooser(tmp_path)
+    policy = config(audit=1e-9, informative=unsure(), duplicates={"by": "dhash", "within": 8})
+    first = [chooser.ask(policy, answer(0.2, image=with_bits(n))) for n in (0, 8, 9)]
+    assert [(c.selected_by, c.dropped) for c in first] == [
+        ("threshold", None),
+        (None, "duplicate"),
+        ("threshold", None),
+    ]
+    assert chooser.ask(policy, answer(0.2, image=with_bits(1))).dropped == "duplicate", "of either"
+    assert chooser.ask(policy, answer(0.2)).selected_by == "threshold", "what was not seen is no duplicate"
+    assert chooser.ask(policy, answer(0.2, image=NOISE)).selected_by == "threshold"
+
+
+def towards(distance: float, length: int = 2) -> list[float]:
+    """A vector at this cosine distance from the first axis; its own length is not one."""
+    return [3 * (1 - distance), 3 * (1 - (1 - distance) ** 2) ** 0.5, *[0.0] * (length - 2)]
+
+
+def test_embeddings_are_duplicates_within_a_cosine_distance_and_no_further(tmp_path: Path) -> None:
+    chooser = Chooser(tmp_path)
+    policy = config(audit=1e-9, informative=unsure(), duplicates={"by": "embedding", "within": 0.1})
+
+    def ask(distance: float, length: int = 2, confidence: float = 0.2) -> str | None:
+        given = answer(confidence, embedding=towards(distance, length), image=NOISE)
+        return chooser.ask(policy, given).dropped
+
+    assert ask(0.0, confidence=0.9) == "uninformative", "what was not captured is not remembered"
+    assert [ask(0.0), ask(0.09), ask(0.11)] == [None, "duplicate", None]
+    assert chooser.ask(policy, answer(0.2, image=NOISE)).selected_by == "threshold", "it has no embedding"
+    assert [ask(0.0), ask(0.0, 3), ask(0.0, 3)] == ["duplicate", None, "duplicate"], "a new backbone begins anew"
+
+
 def test_each_reason_to_drop_has_its_name(tmp_path: Path) -> None:
     chooser = Chooser(tmp_path)
     policy = config(audit=1e-9, **{**HARSH, "validity": {"black_below": 30, "blur_below": 5}})
@@ -105,6 +165,21 @@ def test_each_reason_to_drop_has_its_name(tmp_path: Path) -> None:
     assert chooser.ask(table, answer(0.2), payload=b"[10,0]").selected_by == "threshold"
     names = ("invalid-black", "invalid-blur", "uninformative", "duplicate", "out-of-range")
     assert chooser.tally == dict.fromkeys(names, 1) | {"threshold": 2}
+
+
+def test_a_small_image_is_dropped_whatever_the_model_made_of_it_and_audited_all_the_same(tmp_path: Path) -> None:
+    chooser, policy = Chooser(tmp_path), config(audit=0.3, informative=unsure(), validity={"smallest_side": 48})
+    small, fine = (as_png(np.full((side, 64, 3), 9, np.uint8)) for side in (47, 48))
+    chosen = [chooser.ask(policy, answer(0.2, image=NOISE), payload=small) for _ in range(100)]
+    assert {(c.selected_by, c.dropped) for c in chosen} == {("audit", None), (None, "invalid-size")}
+    assert {c.probability for c in chosen} == {0.3}
+    assert chooser.ask(policy, answer(0.2, image=NOISE), payload=fine).probability == 1.0
+
+
+def as_png(pixels: NDArray[np.uint8]) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "PNG")
+    return sink.getvalue()
 
 
 def test_the_first_rule_that_holds_gives_its_name_and_the_best_its_value(tmp_path: Path) -> None:
@@ -249,7 +324,7 @@ def test_many_threads_spend_one_budget(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert 0 < sum(c.selected_by is not None for c in sent) * 700 <= 50_000
-    assert sum(selectors.tally(SERVICE).values()) == 800
+    assert len(sent) == 800
 
 
 def refuse(path: Path, data: bytes) -> None:
@@ -264,10 +339,11 @@ def test_a_disk_that_refuses_the_lease_stops_spending_and_not_answering(
     assert chooser.ask(policy, answer(), 4000).selected_by == "audit"
     monkeypatch.setattr(lease, "write_durably", refuse)
     assert chooser.ask(policy, answer(), 6000).selected_by == "audit", "a minute's share was leased"
-    assert chooser.ask(policy, answer(), 4000).dropped == "budget"
+    assert chooser.ask(policy, answer(), 4000).dropped == "no-lease"
     known = chooser.ask(policy, answer(), 4000)
-    assert (known.dropped, known.probability) == ("budget", 0.0), "that the disk refuses is known by now"
-    assert (chooser.starved, chooser.selectors.refused_leases(SERVICE)) == (2, 1)
+    assert (known.dropped, known.probability) == ("no-lease", 0.0), "that the disk refuses is known by now"
+    assert chooser.ask(config(audit=0.001), answer(), 4000).dropped == "uninformative"
+    assert chooser.starved == 2
     monkeypatch.undo()
     chooser.clock.now += 1
     assert chooser.ask(policy, answer(), 4000).selected_by == "audit"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeloop.clients.objects import MemoryStore
+from edgeloop.clients.objects import BucketMissing, MemoryStore, StoreDenied
 from edgeloop.edge.spool.frames import encode, frame
 from edgeloop.edge.spool.spool import Limits, Spool, SpoolFailed, SpoolFull
+from edgeloop.errors import BadInput
 from tests.unit.edge.spooled import label, sample, stored
 
 
@@ -47,6 +48,72 @@ def test_services_and_kinds_have_segments_of_their_own(tmp_path: Path) -> None:
     assert spool.upload(store) == 3
     folders = sorted(info.key.rsplit("/", 1)[0] for info in store.list(""))
     assert folders == ["captures/one", "captures/two", "labels/adder"]
+    spool.close()
+
+
+class Picky(MemoryStore):
+    """A store whose policy refuses some folders."""
+
+    def __init__(self, error: Callable[[str], Exception], *folders: str) -> None:
+        super().__init__()
+        self.error = error
+        self.folders = folders
+        self.asked: list[str] = []
+
+    def create(self, key: str, data: bytes) -> bool:
+        self.asked.append(key)
+        if key.startswith(self.folders):
+            raise self.error(key)
+        return super().create(key, data)
+
+
+def denied(key: str) -> Exception:
+    return StoreDenied("memory:", key, "HTTP 403 AccessDenied")
+
+
+def unusable(key: str) -> Exception:
+    return BadInput(f"key {key!r} cannot be used: choose another")
+
+
+@pytest.mark.parametrize("error", [denied, unusable])
+def test_one_service_that_the_store_refuses_does_not_stop_the_others(
+    tmp_path: Path, error: Callable[[str], Exception]
+) -> None:
+    store = Picky(error, "captures/bad/", "captures/worse/")
+    spool = Spool(tmp_path, Limits(samples=1))
+    for number, service in enumerate(["bad", "bad", "good", "worse", "good"]):
+        spool.append(sample(number, service))
+    spool.append(label(9))
+    with pytest.raises(type(error("")), match="captures/bad/"):
+        spool.upload(store)
+    assert stored(store) == [2, 4] and spool.counts("adder") == (0, 0)
+    assert [spool.counts(service)[0] for service in ("bad", "worse")] == [2, 1]
+    assert len(store.asked) == 5  # a service that is refused is asked about once
+    store.folders = ("captures/worse/",)
+    with pytest.raises(type(error("")), match="captures/worse/"):
+        spool.upload(store)
+    assert stored(store) == [0, 1, 2, 4]
+    spool.close()
+
+
+def test_only_the_first_log_of_a_refused_service_is_pinned(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, Limits(samples=1))
+    for number in range(3):
+        spool.append(sample(number, "bad"))
+    with pytest.raises(StoreDenied):
+        spool.upload(Picky(denied, "captures/bad/"))
+    assert len(list(tmp_path.glob("*.sending"))) == 1
+    spool.close()
+
+
+def test_a_store_without_its_bucket_is_asked_once(tmp_path: Path) -> None:
+    store = Picky(lambda _: BucketMissing("memory:", "b"), "captures/")
+    spool = Spool(tmp_path, Limits(samples=1))
+    for service in ("one", "two"):
+        spool.append(sample(1 + len(service), service))
+    with pytest.raises(BucketMissing):
+        spool.upload(store)
+    assert len(store.asked) == 1
     spool.close()
 
 

@@ -47,7 +47,7 @@ def test_a_flipped_bit_costs_the_frame_it_is_in_and_no_other(parts: list[bytes],
     damaged = bytearray(b"".join(framed))
     damaged[position] ^= 1 << data.draw(st.integers(0, 7))
     found = scan(bytes(damaged))
-    assert found.bodies == parts[:hit] + parts[hit + 1 :]
+    assert [each.body for each in found.frames] == parts[:hit] + parts[hit + 1 :]
     assert found.broken == [(start, start + len(framed[hit]))]
 
 

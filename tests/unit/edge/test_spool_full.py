@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeloop.clients.objects import MemoryStore, StoreUnavailable
+from edgeloop.edge.spool import contents, eviction
+from edgeloop.edge.spool.contents import Thinned
 from edgeloop.edge.spool.frames import encode, frame
 from edgeloop.edge.spool.spool import Limits, Spool, SpoolFull
 from edgeloop.edge.spool.tiers import LABEL_TIER, TIERS, Tiers, plan, tier_of, total
+from tests.servers.ports import wait_until
 from tests.unit.edge.spooled import Flaky, label, sample, samples_in, stored, stored_labels
 
 #: One sample without an embedding.
@@ -120,6 +126,52 @@ def test_a_pass_frees_a_tenth_and_rewrites_each_log_once(tmp_path: Path, monkeyp
     count = len(replaced)
     spool.cut()
     assert len(replaced) == count
+    spool.close()
+
+
+def test_an_arriving_record_waits_for_one_log_of_a_pass_and_not_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = spool_of(tmp_path, spool_bytes=SIZE * 40)
+    for number in range(1, 80, 2):
+        spool.append(sample(number), (number % 10) / 10)
+    spool.append(sample(81), 1.0)  # a pass is due
+    arriving = threading.Thread(target=spool.append, args=(sample(83), 1.0))
+    taken: list[bool] = []
+
+    def thin(*work: Any) -> Thinned:
+        if threading.current_thread() is not arriving:
+            if not taken:
+                arriving.start()
+                wait_until("a record waits", spool._eviction._next.locked, every=0.001)
+            else:
+                arriving.join(5)
+            taken.append(spool.is_known(sample(83).sample_id))
+        return contents.thin(*work)
+
+    monkeypatch.setattr(eviction, "thin", thin)
+    spool.cut()
+    arriving.join()
+    assert taken == [False] + [True] * (len(taken) - 1) and len(taken) > 2
+    assert spool.size <= SIZE * 40
+    spool.close()
+
+
+def test_a_pass_that_fails_stays_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = spool_of(tmp_path, spool_bytes=SIZE * 40)
+    for number in range(1, 80, 2):
+        spool.append(sample(number), (number % 10) / 10)
+    spool.append(sample(81), 1.0)
+
+    def broken(*_: object) -> Thinned:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input"):
+        patched.setattr(eviction, "thin", broken)
+        spool._eviction.finish()
+    assert spool.size > SIZE * 36
+    spool._eviction.finish()
+    assert spool.size <= SIZE * 36
     spool.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -76,12 +77,9 @@ def test_one_sample_from_many_threads_is_taken_once(tmp_path: Path) -> None:
         os.fsync(file)
 
     spool, store = Spool(tmp_path, fsync=sync), MemoryStore()
-    threads = [threading.Thread(target=spool.append, args=(sample(1),)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert spool.samples == 1
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(lambda n: spool.append(sample(1)), range(8)))
+    assert spool.samples == 1 and sorted(told) == [False] * 7 + [True]
     spool.cut(everything=True)
     spool.upload(store)
     assert stored(store) == [1]
@@ -90,9 +88,9 @@ def test_one_sample_from_many_threads_is_taken_once(tmp_path: Path) -> None:
 
 def test_a_label_said_again_is_taken_once_and_a_change_of_mind_is_kept(tmp_path: Path) -> None:
     spool, store = Spool(tmp_path), MemoryStore()
-    for hour, said in enumerate(["1", "1", "2", "2", "1"]):
+    for hour, (said, is_new) in enumerate([("1", True), ("1", False), ("2", True), ("2", False), ("1", True)]):
         at = {"at": AT.replace(hour=hour)}
-        spool.append(label(1, said).model_copy(update=at))
+        assert spool.append(label(1, said).model_copy(update=at)) is is_new
         spool.append(label(1, said, by="e").model_copy(update=at))
         spool.cut(everything=True)
     spool.upload(store)

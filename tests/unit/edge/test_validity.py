@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from edgeloop.edge.selection.validity import Look, image_fault, row_fault
+from edgeloop.edge.selection.validity import Look, image_fault, row_fault, size_fault
 from edgeloop.samples.selection import Validity
 from edgeloop.samples.service import Feature
 
@@ -52,6 +53,28 @@ def test_blurring_takes_sharpness_away() -> None:
     sharp = Look(np.asarray(image)).sharpness
     soft = Look(np.asarray(image.filter(ImageFilter.GaussianBlur(4)))).sharpness
     assert soft < sharp / 20
+
+
+def file(width: int, height: int, form: str = "JPEG", mode: str = "RGB") -> bytes:
+    sink = io.BytesIO()
+    Image.new(mode, (width, height)).save(sink, form)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_an_image_is_too_small_by_the_shorter_side_of_its_file(form: str) -> None:
+    policy = Validity(smallest_side=64)
+    for width, height, fault in [(64, 64, None), (63, 900, "invalid-size"), (900, 63, "invalid-size"), (65, 64, None)]:
+        assert size_fault(file(width, height, form), policy) == fault
+    assert size_fault(file(1, 1, form), Validity()) is None
+    assert size_fault(b"what a model behind a server took", policy) is None, "that is not for this test to refuse"
+
+
+@given(st.sampled_from(["JPEG", "PNG"]), st.integers(0, 300), st.binary(max_size=20))
+def test_a_damaged_header_has_no_size_or_another_and_does_no_harm(form: str, place: int, put: bytes) -> None:
+    data = file(40, 40, form)
+    for damaged in (data[:place], data[:place] + put + data[place + len(put) :]):
+        assert size_fault(damaged, Validity(smallest_side=64)) in {None, "invalid-size"}
 
 
 def test_images_are_judged_only_by_what_is_given() -> None:

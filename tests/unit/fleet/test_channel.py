@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from securesystemslib.signer import Key, Signature, SSlibKey
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets
 
 from edgeloop.clients.broker import MemoryHub, Message
@@ -28,7 +29,6 @@ from edgeloop.samples.releases import (
     metadata_key,
     parse_wanted,
     release_key,
-    wanted_key,
 )
 from edgeloop.samples.topics import wanted_topic
 
@@ -100,7 +100,6 @@ class Nudges:
 
 def test_before_the_first_release_there_is_nothing(world: World) -> None:
     assert world.publisher.wanted(SERVICE, 0) is None
-    assert world.publisher.is_approved(SERVICE, "sha256:1") is False
     assert world.publisher.refresh() == []
     assert list(world.store.list("")) == [] and not world.keys.folder.exists()
     with pytest.raises(NotApproved, match="there is no channel yet"):
@@ -155,7 +154,6 @@ def test_only_what_is_approved_can_be_pointed_to(world: World) -> None:
     world.publisher.point(SERVICE, 0, one)
     world.publisher.withdraw(SERVICE, one)
     world.publisher.withdraw(SERVICE, one)
-    assert not world.publisher.is_approved(SERVICE, one)
     with pytest.raises(NotApproved):
         world.publisher.point(SERVICE, 1, one)
 
@@ -171,7 +169,8 @@ def test_an_approval_is_of_bytes_that_are_there_and_of_this_service(world: World
     world.store.put(release_key(SERVICE, one), b"{}")
     with pytest.raises(MalformedRelease, match="its bytes have digest"):
         world.publisher.approve(SERVICE, one)
-    assert not world.publisher.is_approved(SERVICE, one)
+    with pytest.raises(NotApproved):
+        world.publisher.point(SERVICE, 0, one)
 
 
 def test_old_approvals_go_but_never_one_that_a_ring_runs(world: World) -> None:
@@ -265,13 +264,69 @@ def test_the_store_of_others_is_refused(world: World, tmp_path: Path) -> None:
             Publisher(world.store, stranger).ensure()
 
 
+def _foreign_root(own: Key, stranger: Keys, *, takes_our_name: bool) -> bytes:
+    """A first root that names our root key and is signed with the stranger's."""
+    signer = stranger.signers("root")[-1]
+    root = Root(version=1, consistent_snapshot=True)
+    for role in ("root", "targets", "snapshot", "timestamp"):
+        root.add_key(signer.public_key, role)
+    made = Metadata(root)
+    if takes_our_name:  # a keyid is what its author writes
+        theirs = signer.public_key
+        renamed = SSlibKey(own.keyid, theirs.keytype, theirs.scheme, theirs.keyval)
+        root.revoke_key(theirs.keyid, "root")
+        root.add_key(renamed, "root")
+        made.signatures[own.keyid] = Signature(own.keyid, signer.sign(made.signed_bytes).signature)
+    else:
+        root.add_key(own, "root")
+        made.sign(signer)
+    return made.to_bytes()
+
+
+@pytest.mark.parametrize("takes_our_name", [False, True])
+def test_a_first_root_that_names_our_key_and_is_signed_by_another_is_refused(
+    world: World, tmp_path: Path, takes_our_name: bool
+) -> None:
+    world.keys.ensure()
+    stranger = Keys(tmp_path / "stranger")
+    stranger.ensure()
+    data = _foreign_root(world.keys.public("root"), stranger, takes_our_name=takes_our_name)
+    world.store.put(metadata_key("1.root.json"), data)
+    with pytest.raises((ForeignKey, ForeignMetadata), match="restore the store" if takes_our_name else "EDGELOOP_KEYS"):
+        world.publisher.ensure()
+    assert world.keys.root() is None
+
+
+def test_a_root_that_is_swapped_while_it_is_made_is_not_trusted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, written = world.store.create, list[bytes]()
+
+    def swapped(key: str, data: bytes) -> bool:
+        done = real(key, data)
+        if key == metadata_key("1.root.json"):
+            written.append(data)
+            world.store.put(key, b"{}")
+        return done
+
+    monkeypatch.setattr(world.store, "create", swapped)
+    world.publisher.ensure()
+    assert [world.keys.root()] == written
+
+
+def test_keys_without_their_root_take_it_from_the_store(world: World) -> None:
+    root = world.publisher.ensure()
+    (world.keys.folder / "root.json").unlink()
+    assert world.another().ensure() == root
+
+
 def test_the_same_keys_serve_another_store(world: World) -> None:
     root = world.publisher.ensure()
     other = Publisher(MemoryStore(), world.keys)
     assert other.ensure() == root
     [one] = put(other._store, "1")
     other.approve(SERVICE, one)
-    assert other.is_approved(SERVICE, one) and not world.publisher.is_approved(SERVICE, one)
+    assert other.point(SERVICE, 0, one)[0].release == one
+    with pytest.raises(NotApproved):
+        world.publisher.point(SERVICE, 0, one)
 
 
 # --- keys
@@ -364,23 +419,14 @@ def test_a_role_that_there_is_not_cannot_be_rotated(world: World) -> None:
         world.publisher.rotate("king")
 
 
-# --- homes of before
+# --- set-up
 
 
-def test_records_of_before_are_taken_over_once(world: World) -> None:
-    one, two = put(world.store, "1", "2")
-    for ring in (0, 1):
-        old = Wanted(service=SERVICE, ring=ring, release=one, sequence=7)
-        world.store.put(wanted_key(SERVICE, ring), old.model_dump_json().encode())
-    world.store.put(wanted_key("broken", 0), b"{}")
-    lost = Wanted(service="lost", ring=0, release="sha256:gone", sequence=1)
-    world.store.put(wanted_key("lost", 0), lost.model_dump_json().encode())
+def test_set_up_signs_nothing_that_it_finds_in_the_store(world: World) -> None:
+    [one] = put(world.store, "1")
+    said = Wanted(service=SERVICE, ring=0, release=one, sequence=7)
+    world.store.put(f"channel/{SERVICE}/ring-0.json", said.model_dump_json().encode())
     world.publisher.ensure()
-    record = world.publisher.wanted(SERVICE, 1)
-    assert record is not None and (record.release, record.sequence) == (one, 7)
-    assert world.publisher.wanted("broken", 0) is None and world.publisher.wanted("lost", 0) is None
-    world.publisher.approve(SERVICE, two)
-    world.publisher.point(SERVICE, 1, two)
-    world.another().ensure()
-    record = world.publisher.wanted(SERVICE, 1)
-    assert record is not None and (record.release, record.sequence) == (two, 8)
+    assert world.publisher.wanted(SERVICE, 0) is None
+    with pytest.raises(NotApproved):
+        world.publisher.point(SERVICE, 0, one)

@@ -11,6 +11,7 @@ import pytest
 from edgeloop.bootstrap import App
 from edgeloop.cli import main
 from edgeloop.edge.releases.channel import Channel, read_root
+from edgeloop.fleet.channel import NotApproved
 from edgeloop.samples.releases import Release, release_key
 from edgeloop.settings import load_settings
 
@@ -47,7 +48,8 @@ def test_a_release_is_withdrawn(tmp_path: Path, capsys: pytest.CaptureFixture[st
     app.store.put(release_key("rater", release.digest), release.to_bytes())
     app.channel.approve("rater", release.digest)
     assert run(capsys, tmp_path / "home", "withdraw", "rater", release.digest) == (0, {"withdrawn": release.digest})
-    assert not app.channel.is_approved("rater", release.digest)
+    with pytest.raises(NotApproved):
+        app.channel.point("rater", 0, release.digest)
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,26 @@ def test_a_bad_row_is_refused_by_name(payload: bytes, reason: str) -> None:
         decode_features(payload, NAMES)
 
 
+LARGE = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1, 2, LARGE],
+        [1, 2, [["x" * 100] * 30] * 30],
+        [1, 2, {LARGE + str(n): LARGE for n in range(9)}],
+        {LARGE + str(n): n for n in range(9)},
+        {f"name {n}": n for n in range(100_000)},
+    ],
+    ids=["text", "lists", "object", "names", "many"],
+)
+def test_a_refusal_quotes_little_of_a_large_row(value: object) -> None:
+    with pytest.raises(UndecodablePayload, match=r"(feature c is|has unknown) .*: send ") as refused:
+        decode_features(json.dumps(value).encode(), NAMES)
+    assert len(str(refused.value)) < 400
+
+
 @pytest.mark.parametrize(
     "payload", [b"[1, 2, 1e39]", b"[1, 2, " + b"9" * 400 + b"]", b"[" * 100_000], ids=["float32", "int", "deep"]
 )

@@ -17,7 +17,8 @@ from edgeloop.samples.releases import (
     parse_release,
     parse_wanted,
     release_key,
-    wanted_key,
+    wanted_object,
+    wanted_target,
 )
 
 
@@ -31,7 +32,8 @@ def test_keys_are_pinned() -> None:
     name = "sha256:" + "ab" * 32
     assert blob_key(name) == f"blobs/sha256/{'ab' * 32}"
     assert release_key("rater", name) == f"releases/rater/{'ab' * 32}.json"
-    assert wanted_key("rater", 2) == "channel/rater/ring-2.json"
+    assert wanted_target("rater", 2) == "rings/rater/ring-2.json"
+    assert wanted_object("rater", 2, name) == f"channel/targets/rings/rater/{'ab' * 32}.ring-2.json"
 
 
 def test_a_manifest_round_trips_under_its_digest() -> None:
@@ -63,9 +65,31 @@ def test_bytes_of_the_right_digest_that_are_no_manifest_are_refused(data: bytes)
         parse_release(data, digest(data))
 
 
-@pytest.mark.parametrize("change", [{"sequence": -1}, {"ring": "first"}, {"release": None}])
+NO_DIGESTS = [
+    "sha256:../../../x",
+    "sha256:0",
+    "",
+    "../x",
+    "sha256:" + "0" * 65,
+    "sha256:" + "A" * 64,
+    f"sha256:{'0' * 64}\n",
+]
+
+
+@pytest.mark.parametrize("name", NO_DIGESTS)
+def test_a_layer_is_named_by_a_digest_and_nothing_else(name: str) -> None:
+    """Its name becomes a path on the nodes."""
+    value = release().model_dump(mode="json")
+    value["layers"][0]["digest"] = name
+    with pytest.raises(MalformedRelease, match="does not parse"):
+        parse_release(canonical(value), digest(canonical(value)))
+
+
+@pytest.mark.parametrize(
+    "change", [{"sequence": -1}, {"ring": "first"}, {"release": None}, *({"release": name} for name in NO_DIGESTS)]
+)
 def test_a_channel_record_that_does_not_parse_is_refused(change: dict[str, object]) -> None:
-    value: dict[str, object] = {"service": "s", "ring": 0, "release": "sha256:0", "sequence": 1}
+    value: dict[str, object] = {"service": "s", "ring": 0, "release": digest(b""), "sequence": 1}
     assert parse_wanted(json.dumps(value).encode(), "k").sequence == 1
     with pytest.raises(MalformedRelease, match="channel record k does not parse"):
         parse_wanted(json.dumps(value | change).encode(), "k")

@@ -56,6 +56,16 @@ def test_labels_round_trip() -> None:
     assert read_segment(write_segment(records), Label) == (records, [])
 
 
+def test_every_column_of_a_segment_is_compressed_with_zstd() -> None:
+    payloads = [bytes([n]) * 4000 for n in range(20)]
+    data = write_segment([sample(n, payload=payload) for n, payload in enumerate(payloads)])
+    found = pq.ParquetFile(pa.BufferReader(data)).metadata
+    groups = [found.row_group(n) for n in range(found.num_row_groups)]
+    assert found.num_rows == 20
+    assert {group.column(n).compression for group in groups for n in range(found.num_columns)} == {"ZSTD"}
+    assert len(data) < sum(map(len, payloads)) // 4
+
+
 def test_a_key_is_the_digest_of_the_bytes() -> None:
     assert segment_key("captures", "rater", b"") == f"captures/rater/{digest(b'')[7:]}.parquet"
 

@@ -92,6 +92,16 @@ def refused(kind: str, selection: str) -> str:
             "  validity: {black_below: 3}\n",
             "f.yaml:9: field selection.validity.black_below: a tabular-classifier takes no images",
         ),
+        (
+            NUMBERS,
+            "  validity: {smallest_side: 3}\n",
+            "f.yaml:9: field selection.validity.smallest_side: a tabular-regressor takes no images",
+        ),
+        (
+            IMAGES,
+            "  validity: {smallest_side: 0}\n",
+            "f.yaml:9: field selection.validity.smallest_side: Input should be greater",
+        ),
         (LABELS, "  duplicates: {by: dhash, within: 3}\n", "f.yaml:9: field selection.duplicates.by: duplicates are"),
         (LABELS, "  payload: embedding\n", "f.yaml:9: field selection.payload: a tabular-classifier has no embedding"),
         (
@@ -124,7 +134,7 @@ def test_every_kind_takes_what_it_can_use() -> None:
     images = looker(
         selection={
             "informative": rules,
-            "validity": {"black_below": 10, "blur_below": 20},
+            "validity": {"black_below": 10, "blur_below": 20, "smallest_side": 96},
             "duplicates": {"by": "dhash", "within": 4},
             "payload": "embedding",
         }
