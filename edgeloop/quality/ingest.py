@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
@@ -63,8 +65,18 @@ def ingest(store: ObjectStore, tables: Tables, service: Service) -> Ingested:
     for infos in _batches(store, service.name):
         _merge(store, tables, _read(store, service, infos), total)
     if total.segments:
-        compact(tables)
+        compact(tables, partial(claim_compaction, store, service.name, now()))
     return total
+
+
+def claim_compaction(store: ObjectStore, service: str, at: datetime, table: str) -> bool:
+    """Whether the caller may compact ``table``: the first in an hour, unless somebody did in the hour before.
+
+    So one that takes less than an hour is alone. A claim needs no giving back and outlives nobody's crash for long.
+    """
+    hour = int(at.timestamp() // 3600)
+    before, here = (f"claims/compaction/{service}/{table}/{n}" for n in (hour - 1, hour))
+    return store.size(before) is None and store.create(here, at.isoformat().encode())
 
 
 def something_waits(store: ObjectStore, service: str) -> bool:

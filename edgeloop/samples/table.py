@@ -60,6 +60,7 @@ class Location(Protocol):
 
 
 Locate = Callable[[str], Location]
+Claim = Callable[[str], bool]
 
 
 def table_prefix(service: str, name: str) -> str:
@@ -221,8 +222,11 @@ class Tables:
             why = " ".join(str(error).split())[:200]
             raise TableUnavailable(f"table {name} of {self._service} cannot be read ({why}): run again") from error
 
-    def compact(self, name: str) -> bool:
+    def compact(self, name: str, claim: Claim) -> bool:
         """Put the small files of a table together once there are ``COMPACT_FILES``; whether that was done.
+
+        ``claim`` (table name) says whether this caller is the only one: the Delta library lets two compactions take
+        the same files, and their rows would be double.
 
         What was replaced is kept, because dataset versions are reads of it. Where another writer gets in between, or
         the store is away, nothing is done, and a later call does it.
@@ -234,7 +238,7 @@ class Tables:
         try:
             table = DeltaTable(place.uri, storage_options=place.storage_options)
             sizes = table.get_add_actions(flatten=True)["size_bytes"].to_pylist()
-            if sum(size < _COMPACT_BYTES for size in sizes) < COMPACT_FILES:
+            if sum(size < _COMPACT_BYTES for size in sizes) < COMPACT_FILES or not claim(name):
                 return False
             return bool(table.optimize.compact(target_size=_COMPACT_BYTES)["numFilesRemoved"])
         except (DeltaError, OSError):  # an absent table is the first
@@ -247,9 +251,9 @@ def _keep_history(table: DeltaTable) -> None:
         table.alter.set_table_properties(_KEEP_HISTORY)
 
 
-def compact(tables: Tables) -> list[str]:
+def compact(tables: Tables, claim: Claim) -> list[str]:
     """Compact the tables of a service that have many small files; return their names. Rows and old versions stay."""
-    return [name for name in KEYS if tables.compact(name)]
+    return [name for name in KEYS if tables.compact(name, claim)]
 
 
 def _matching(dataset: Any, columns: Sequence[str] | None, where: Where) -> list[dict[str, Any]]:

@@ -398,11 +398,14 @@ def test_the_store_page_has_every_prefix() -> None:
         "archive/",
         "quarantine/",
         "features/",
+        "claims/",
         ".edgeloop-check/",
     ]
     assert named == {key.split("/")[0] for key in keys}
     code = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "edgeloop").rglob("*.py"))
-    assert all(f'f"{prefix}' in code for prefix in ("archive/", "quarantine/", "features/", ".edgeloop-check/"))
+    assert all(
+        f'f"{prefix}' in code for prefix in ("archive/", "quarantine/", "features/", "claims/", ".edgeloop-check/")
+    )
     assert f"`{WRITING}/`" in prose(REFERENCE / "store-layout.md")
 
 

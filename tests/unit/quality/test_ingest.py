@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from edgeloop.clients.objects import MemoryStore, ObjectStore
-from edgeloop.quality.ingest import BATCH_BYTES, Ingested, ingest
+from edgeloop.quality.ingest import BATCH_BYTES, Ingested, claim_compaction, ingest
 from edgeloop.quality.validate import suite_of, validate
 from edgeloop.samples.dataset import freeze, members_of
 from edgeloop.samples.inputs import extras
@@ -310,3 +311,16 @@ def test_segments_that_come_while_others_are_merged_are_not_lost() -> None:
     assert world.store.size(f"archive/{first}") is not None
     assert world.ingest().samples == 1
     assert len(world.tables.read("samples")) == 2
+
+
+def test_one_compacts_a_table_in_an_hour_and_nobody_in_the_next() -> None:
+    store, hour = MemoryStore(), datetime.fromisoformat("2026-01-01T10:00:00+00:00")
+
+    def claims(minutes: int, table: str = "samples", service: str = "digits") -> bool:
+        return claim_compaction(store, service, hour + timedelta(minutes=minutes), table)
+
+    assert claims(59)
+    assert not claims(59) and not claims(0)
+    assert claims(59, table="labels") and claims(59, service="wine-rater")
+    assert not claims(60) and not claims(119)
+    assert claims(120)

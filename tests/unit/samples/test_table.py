@@ -129,7 +129,7 @@ def test_compaction_keeps_rows_and_every_version(tables: Tables, root: Path, soo
     seen: dict[int, list[dict[str, Any]]] = {}
     for number in range(11):
         tables.merge("samples", rows(number), Sample)
-        compact(tables)
+        compact(tables, anybody)
         version = tables.version("samples")
         assert version is not None
         seen[version] = sorted(tables.read("samples"), key=lambda r: str(r["sample_id"]))
@@ -141,15 +141,27 @@ def test_compaction_keeps_rows_and_every_version(tables: Tables, root: Path, soo
     assert tables.merge("samples", rows(*range(12)), Sample) == 1, "still once each"
 
 
+def anybody(_table: str) -> bool:
+    return True
+
+
+def test_who_may_not_compact_does_not(tables: Tables, root: Path, soon: None) -> None:
+    for number in range(4):
+        tables.merge("samples", rows(number), Sample)
+    assert compact(tables, lambda _: False) == []
+    assert files_of(root) == 4
+    assert compact(tables, lambda table: table == "samples") == ["samples"]
+
+
 def test_few_files_and_absent_tables_are_left_alone(tables: Tables, root: Path, soon: None) -> None:
     for number in range(3):
         tables.merge("samples", rows(number), Sample)
     before = tables.version("samples")
-    assert compact(tables) == []
+    assert compact(tables, anybody) == []
     assert tables.version("samples") == before
     tables.merge("samples", rows(3), Sample)
-    assert compact(tables) == ["samples"]
-    assert compact(tables) == []
+    assert compact(tables, anybody) == ["samples"]
+    assert compact(tables, anybody) == []
     assert files_of(root) == 1
 
 
@@ -159,7 +171,7 @@ def test_compaction_between_other_writers_loses_nothing(root: Path, soon: None) 
     def write(number: int) -> None:
         mine = tables_at(root)
         mine.merge("samples", rows(number), Sample)
-        mine.compact("samples")
+        mine.compact("samples", lambda _: number == 6)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(12)))
@@ -254,4 +266,4 @@ def test_a_store_that_is_away_is_named_and_hinders_only_what_needs_it(monkeypatc
         tables.version("samples")
     with pytest.raises(TableUnavailable, match="did not commit"):
         tables.merge("samples", rows(1), Sample)
-    assert compact(tables) == []
+    assert compact(tables, anybody) == []
