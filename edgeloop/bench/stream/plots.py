@@ -64,6 +64,8 @@ def _matrix(axes: Axes, method: MethodResult) -> None:
     axes.tick_params(labelsize=6)
     if len(matrix) > 6:
         return
+    axes.set_xticks(range(matrix.shape[1]))
+    axes.set_yticks(range(matrix.shape[0]))
     for (t, j), value in np.ndenumerate(matrix):
         colour = "black" if value > 0.6 else "white"
         axes.text(j, t, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
