@@ -214,7 +214,7 @@ def _compare(base: Decision, config: Gate, metric: str, vetoes: dict[str, Veto])
         return _say(base, f"worse than the champion: {span}", harmful=gain < -LEAST_HARM)
     if not low > config.margin:
         return _say(base, f"not surely better than the champion: {span}, more than {config.margin} is needed")
-    if p > 1 - config.confidence + _EXACT:
+    if config.exact and p > 1 - config.confidence + _EXACT:
         return _say(base, f"not surely better than the champion: {span}, but chance shows as much in {p:.1%} of cases")
     return _filled(_say(base, f"better than the champion: {span}", verdict="pass"), vetoes)
 

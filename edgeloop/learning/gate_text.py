@@ -64,7 +64,7 @@ def _checks(decision: Decision, gate: Gate) -> list[tuple[str, str, str]]:
         found.append(("lower bound of the gain", f"{decision.gain_low:+.4f}", f"above {gate.margin:g}"))
     if decision.p is not None:
         name = "McNemar's exact test, p" if decision.mcnemar else "sign-flip test of squared errors, p"
-        found.append((name, f"{decision.p:.4f}", f"at most {1 - gate.confidence:.4g}"))
+        found.append((name, f"{decision.p:.4f}", f"at most {1 - gate.confidence:.4g}" if gate.exact else ""))
     if decision.mcnemar:
         counts = decision.mcnemar
         found.append(("right alone: candidate, champion", f"{counts.better}, {counts.worse}", ""))

@@ -54,6 +54,8 @@ class Gate(_Strict):
     veto: Vetoes = Vetoes()
     confidence: float = Field(default=0.99, gt=0.5, lt=1)
     """Of the one-sided bound; one less this is also the level of the exact test."""
+    exact: bool = True
+    """Whether an exact test must agree. Without it a few dozen gate samples can decide, and err more often."""
     resamples: int = Field(default=2000, ge=100)
     max_release_bytes: int | None = Field(default=None, ge=1)
     max_latency_ratio: float | None = Field(default=3.0, gt=0)

@@ -278,6 +278,9 @@ def test_a_gain_that_chance_shows_too_often_does_not_pass() -> None:
     assert (decision.verdict, decision.harmful) == ("fail", False)
     assert "but chance shows as much in 3.1% of cases" in decision.reason
     assert judge(truth, wrong(truth, 7), truth, config=config(resamples=20_000)).verdict == "pass"
+    bootstrap_alone = config(resamples=20_000, exact=False)
+    assert judge(truth, wrong(truth, 5), truth, config=bootstrap_alone).verdict == "pass"
+    assert judge(truth, wrong(truth, 1), truth, config=bootstrap_alone).verdict == "fail"
 
 
 def test_a_worn_gate_set_says_nothing_but_what_does_harm() -> None:
