@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test unit lint compile clean
+.PHONY: help install demo test unit lint benchmarks compile clean
 
 help: ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,12 @@ unit: install ## The fast tests only
 
 test: lint ## Everything: style, types, imports, unit, contract, flow and end-to-end tests
 	$(BIN)/python -m pytest
+
+benchmarks: install ## Measure every stream again (DATA=DIR BACKBONE=FILE) and rewrite docs/benchmarks.md
+	for s in digits cats-dogs wine elec weather; do \
+		$(BIN)/edgeloop bench stream $$s --data $(DATA) --backbone $(BACKBONE) --json .edgeloop/bench/$$s.json || exit 1; \
+	done
+	$(BIN)/edgeloop bench report .edgeloop/bench/*.json --markdown docs/benchmarks.md
 
 compile: install ## Pin the newest allowed versions in requirements/
 	UV=$(BIN)/uv requirements/compile.sh

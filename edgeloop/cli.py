@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import deque
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from edgeloop.commands.bench import bench
 from edgeloop.commands.channel import channel
 from edgeloop.commands.data import data
 from edgeloop.commands.demo import demo
+from edgeloop.commands.drift import drift
 from edgeloop.commands.label import label
 from edgeloop.commands.node import node
 from edgeloop.commands.output import Context
@@ -50,16 +52,16 @@ def cli(context: click.Context, home: Path | None, as_json: bool) -> None:
     context.obj = Context(home=home, as_json=as_json)
 
 
-for command in (up, down, status, doctor, data, demo, bench, web, node, channel, label):
+for command in (up, down, status, doctor, data, demo, bench, web, node, channel, label, drift):
     cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: run a command and turn its failure into one line and an exit code."""
-    words = _shared_first(sys.argv[1:] if arguments is None else arguments)
-    as_json = "--json" in words
+    shared, own = _shared_first(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in shared
     try:
-        sys.exit(cli.main(words, standalone_mode=False) or 0)
+        sys.exit(cli.main(shared + own, standalone_mode=False) or 0)
     except EdgeloopError as error:
         _fail(str(error), error.exit_code, as_json)
     except ModuleNotFoundError as error:
@@ -70,19 +72,31 @@ def main(arguments: list[str] | None = None) -> None:
         _fail("interrupted", 130, as_json)
 
 
-def _shared_first(words: list[str]) -> list[str]:
-    """The options that all commands share may stand anywhere; click wants them before the command."""
+def _shared_first(words: list[str]) -> tuple[list[str], list[str]]:
+    """The options that all commands share may stand anywhere; click wants them before the command.
+
+    ``--json`` with a path behind a command that has such an option is that command's.
+    """
     first: list[str] = []
     rest: list[str] = []
-    stream = iter(words)
-    for word in stream:
+    command: click.Command = cli
+    left = deque(words)
+    while left:
+        word = left.popleft()
         if word == "--home":
-            first += [word, *[value for value in [next(stream, None)] if value is not None]]
+            first += [word, *([left.popleft()] if left else [])]
+        elif word == "--json" and _writes_json(command) and left and not left[0].startswith("-"):
+            rest += [word, left.popleft()]
         elif word == "--json" or word.startswith("--home="):
             first.append(word)
         else:
             rest.append(word)
-    return first + rest
+            command = command.commands.get(word, command) if isinstance(command, click.Group) else command
+    return first, rest
+
+
+def _writes_json(command: click.Command) -> bool:
+    return command is not cli and any("--json" in one.opts for one in command.params)
 
 
 def _missing(error: ModuleNotFoundError) -> Exception:

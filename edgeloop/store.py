@@ -59,15 +59,21 @@ rollouts = sa.Table(
     sa.Column("wave_since", sa.DateTime(timezone=True), nullable=False),
     sa.Column("at", sa.DateTime(timezone=True), nullable=False),
 )
-gate_uses = sa.Table(
-    "gate_uses",
+gate_decisions = sa.Table(
+    "gate_decisions",
     _meta,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("service", sa.String(64), nullable=False),
-    sa.Column("gate_set", sa.String(80), nullable=False, index=True),
     sa.Column("key", sa.String(80), nullable=False),
     sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-    sa.UniqueConstraint("service", "gate_set", "key"),
+    sa.UniqueConstraint("service", "key"),
+)
+gate_uses = sa.Table(
+    "gate_sample_uses",
+    _meta,
+    sa.Column("decision", sa.Integer, sa.ForeignKey("gate_decisions.id"), primary_key=True),
+    sa.Column("sample_id", sa.String(80), primary_key=True),
+    sa.Column("service", sa.String(64), nullable=False, index=True),
 )
 
 
@@ -131,23 +137,52 @@ class FleetStore:
         """The newest ledger rows of a service, newest first."""
         return self._all(sa.select(ledger).where(ledger.c.service == service).order_by(ledger.c.id.desc()).limit(limit))
 
+    def newest(self, service: str, event: str) -> dict[str, Any] | None:
+        """The newest ledger row of an event."""
+        query = sa.select(ledger).where(ledger.c.service == service, ledger.c.event == event)
+        return self._one(query.order_by(ledger.c.id.desc()))
+
+    def events(self, service: str, event: str, version: str) -> list[dict[str, Any]]:
+        """The ledger rows of one kind about a model version, newest first."""
+        about = ledger.c.service == service, ledger.c.event == event, ledger.c.version == version
+        return self._all(sa.select(ledger).where(*about).order_by(ledger.c.id.desc()))
+
     def last_judged(self, service: str, harmless: bool = False) -> dict[str, Any] | None:
-        """The newest decision of the gate; with ``harmless`` the newest on a candidate that did no harm."""
-        query = sa.select(ledger).where(ledger.c.service == service, ledger.c.event == "gate")
+        """The newest decision of the gate; with ``harmless`` the newest on a candidate that did no harm.
+
+        A round that could not be judged has a row without a dataset, and is none.
+        """
+        query = sa.select(ledger).where(
+            ledger.c.service == service, ledger.c.event == "gate", ledger.c.dataset.is_not(None)
+        )
         if harmless:
             query = query.where(ledger.c.verdict != "harmful")
         return self._one(query.order_by(ledger.c.id.desc()))
 
-    def use_gate(self, service: str, gate_set: str, key: str) -> int:
-        """Count the decision ``key`` on a set of gate samples; return which decision on them it is, from 1 on.
+    def gate_uses(self, service: str, key: str) -> dict[str, int]:
+        """How many decisions each gate sample had made before the decision ``key``; samples without any are left out.
 
-        A decision that is made again keeps its number.
+        A decision that is made again finds what it found the first time.
         """
-        self._insert(gate_uses, service=service, gate_set=gate_set, key=key, at=now())
-        uses = gate_uses.c.service == service, gate_uses.c.gate_set == gate_set
-        own = sa.select(gate_uses.c.id).where(*uses, gate_uses.c.key == key).scalar_subquery()
-        row = self._one(sa.select(sa.func.count().label("uses")).where(*uses, gate_uses.c.id <= own))
-        return 0 if row is None else int(row["uses"])
+        own = sa.select(gate_decisions.c.id).where(gate_decisions.c.service == service, gate_decisions.c.key == key)
+        known = self._one(own)
+        query = sa.select(gate_uses.c.sample_id, sa.func.count().label("uses")).where(gate_uses.c.service == service)
+        if known:
+            query = query.where(gate_uses.c.decision < known["id"])
+        return {str(r["sample_id"]): int(r["uses"]) for r in self._all(query.group_by(gate_uses.c.sample_id))}
+
+    def use_gate(self, service: str, key: str, samples: Sequence[str]) -> bool:
+        """Count the decision ``key`` on each of these gate samples, once; False when it was counted before."""
+        try:
+            with self._writing() as connection:
+                made = connection.execute(sa.insert(gate_decisions).values(service=service, key=key, at=now()))
+                number = made.inserted_primary_key[0] if made.inserted_primary_key else 0
+                rows = [{"decision": number, "sample_id": name, "service": service} for name in {*samples}]
+                if rows:
+                    connection.execute(sa.insert(gate_uses), rows)
+        except IntegrityError:
+            return False
+        return True
 
     def add_release(self, service: str, version: str, digest: str) -> bool:
         """Record a release once; False when it was there."""

@@ -46,7 +46,9 @@ def one_round(service: str, reason: str, rollout_timeout: float) -> RoundRecord:
             "quarantined": collected.validated.quarantined + collected.ingested.rejected,
         }
     )
-    record = deliver(learn(record, watch, "auto", None), watch, rollout_timeout)
+    record = learn(record, watch, "auto", None)
+    if record.evaluation is None or record.evaluation.damage is None:
+        record = deliver(record, watch, rollout_timeout)
     save_round(open_app().store, record)
     get_run_logger().info("round of %s: %s", service, {k: round(v, 2) for k, v in record.seconds.items()})
     return record

@@ -9,11 +9,19 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
 from edgeloop.bootstrap import open_app
-from edgeloop.learning.rounds import RoundRecord, save_round
+from edgeloop.errors import BadInput
+from edgeloop.learning.rounds import Plan, RoundRecord, save_round
 from edgeloop.learning.train import Mode
 from edgeloop.samples.records import now
 from flows.parameters import OneService, Reason, Seed, TrainingMode
-from tasks.train import evaluate_candidate, plan_retrain, promote_candidate, register_candidate, train_candidate
+from tasks.train import (
+    end_unjudged,
+    evaluate_candidate,
+    plan_retrain,
+    promote_candidate,
+    register_candidate,
+    train_candidate,
+)
 
 
 class Stopwatch:
@@ -60,13 +68,20 @@ def learn(record: RoundRecord, watch: Stopwatch, mode: Mode, seed: int | None) -
     plan = plan_retrain(record.service, mode, seed)
     watch.lap("plan")
     champion = plan.base.version if plan.base else None
+    if plan.damage:
+        return _ended(record, watch, plan, plan.damage)
     if plan.skip:
         log.info("nothing to train: %s", plan.skip)
         return record.model_copy(update={"skip": plan.skip, "champion": champion, "seconds": watch.seconds})
-    candidate = train_candidate(plan)
+    try:
+        candidate = train_candidate(plan)
+    except BadInput as error:  # of this service's data: the others' rounds go on
+        return _ended(record, watch, plan, str(error))
     watch.lap("train")
     evaluation = evaluate_candidate(plan, candidate)
     watch.lap("evaluate")
+    if evaluation.damage:
+        return _ended(record, watch, plan, evaluation.damage)
     version = register_candidate(plan, candidate, evaluation, record.reason)
     watch.lap("register")
     promotion = promote_candidate(plan, candidate, evaluation, version)
@@ -83,3 +98,12 @@ def learn(record: RoundRecord, watch: Stopwatch, mode: Mode, seed: int | None) -
             "seconds": watch.seconds,
         }
     )
+
+
+def _ended(record: RoundRecord, watch: Stopwatch, plan: Plan, damage: str) -> RoundRecord:
+    """The record of a round that could not be trained or judged: inconclusive, and the champion stays."""
+    get_run_logger().warning("nothing was judged: %s", damage)
+    evaluation, promotion = end_unjudged(plan, damage)
+    watch.lap("end")
+    found = {"mode": plan.mode, "evaluation": evaluation, "promotion": promotion, "champion": promotion.former}
+    return record.model_copy(update=found | {"seconds": watch.seconds})

@@ -7,11 +7,12 @@ from prefect.artifacts import create_markdown_artifact
 
 from edgeloop.bootstrap import open_app
 from edgeloop.clients.registry import ModelVersion
-from edgeloop.learning.evaluate import Evaluation, evaluate
+from edgeloop.learning.evaluate import Evaluation, evaluate, unjudged
 from edgeloop.learning.gate_text import decision_text
 from edgeloop.learning.register import register
-from edgeloop.learning.rounds import Plan, Promotion, plan_round, promote
+from edgeloop.learning.rounds import Plan, Promotion, end_round, plan_round, promote
 from edgeloop.learning.train import Candidate, Mode, train
+from tasks.progress import Training
 
 
 @task(name="plan", task_run_name="plan-{service}", retries=2, retry_delay_seconds=[2, 10], tags=["edgeloop"])
@@ -23,19 +24,20 @@ def plan_retrain(service: str, mode: Mode, seed: int | None) -> Plan:
 
 @task(name="train", task_run_name="train-{plan.service}", tags=["edgeloop"])
 def train_candidate(plan: Plan) -> Candidate:
-    """Make the candidate. Not retried: what fails here fails again."""
+    """Make the candidate. Not retried: what fails here fails again. Run again after a kill, it goes on."""
     app = open_app()
-    log = get_run_logger()
-    return train(
-        app.store,
-        app.tables(plan.service),
-        app.service(plan.service),
-        plan.dataset,
-        plan.base,
-        plan.mode,
-        plan.seed,
-        lambda text: log.info("%s", text),
-    )
+    with Training(plan.service, get_run_logger()) as progress:
+        return train(
+            app.store,
+            app.tables(plan.service),
+            app.service(plan.service),
+            plan.dataset,
+            plan.base,
+            plan.mode,
+            plan.seed,
+            progress,
+            app.settings.home.absolute() / "training",
+        )
 
 
 @task(name="evaluate", task_run_name="evaluate-{plan.service}", tags=["edgeloop"])
@@ -72,5 +74,21 @@ def promote_candidate(plan: Plan, candidate: Candidate, evaluation: Evaluation, 
         app.store, app.tables(plan.service), app.registry, app.fleet, service, plan, candidate, evaluation, version
     )
     text = decision_text(evaluation, service.gate, result.version, result.former, result.held)
-    create_markdown_artifact(markdown=text, key=f"gate-{plan.service}", description="Decision of the gate")
+    _publish(plan.service, text)
     return result
+
+
+@task(name="end", task_run_name="end-{plan.service}", retries=2, retry_delay_seconds=[2, 10], tags=["edgeloop"])
+def end_unjudged(plan: Plan, damage: str) -> tuple[Evaluation, Promotion]:
+    """End a round that could not be trained or judged: a row in the ledger, and the decision for people."""
+    app = open_app()
+    service = app.service(plan.service)
+    evaluation = unjudged(service, plan.key, damage)
+    result = end_round(app.fleet, plan, damage)
+    text = decision_text(evaluation, service.gate, result.version, result.former)
+    _publish(plan.service, text)
+    return evaluation, result
+
+
+def _publish(service: str, text: str) -> None:
+    create_markdown_artifact(markdown=text, key=f"gate-{service}", description="Decision of the gate")

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgeloop.clients.endpoints import Endpoint, ModelUnavailable, RemoteModel
+from edgeloop.clients.model_heads import Head, HiddenHead, LinearHead, read_head
 from edgeloop.clients.model_types import Answer, MalformedAnswer, Model, UnloadableModel
-from edgeloop.clients.models_litert import Backbone, ImageModel, LinearHead, UnknownBackbone, read_backbone
+from edgeloop.clients.models_litert import Backbone, ImageModel, UnknownBackbone, read_backbone
 from edgeloop.clients.models_onnx import CLASSES, OnnxModel
 from edgeloop.clients.probes import FailedProbe, make_probe, run_probe
 from edgeloop.samples.service import NodeConfig
@@ -21,6 +22,8 @@ __all__ = [
     "Backbone",
     "Endpoint",
     "FailedProbe",
+    "Head",
+    "HiddenHead",
     "ImageModel",
     "LinearHead",
     "MalformedAnswer",
@@ -33,6 +36,7 @@ __all__ = [
     "load_model",
     "make_probe",
     "read_backbone",
+    "read_head",
     "run_probe",
 ]
 
@@ -58,7 +62,7 @@ def load_model(
     try:
         if config.kind == "image-classifier":
             backbone = Backbone(layers["backbone"], backbone_digest or "", interpreters)
-            return ImageModel(backbone, LinearHead.from_bytes(layers["head"]))
+            return ImageModel(backbone, read_head(layers["head"]))
         return OnnxModel(layers["model"], config.feature_names, config.labels)
     except KeyError as error:
         raise UnloadableModel(f"release of {config.service} has no layer {error}: release it again") from error

@@ -1,18 +1,16 @@
-"""Image models: a LiteRT backbone that turns an image into features, and a linear head on top of them."""
+"""Image models: a LiteRT backbone that turns an image into features, and a head on top of them."""
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeloop.clients.lending import Lender, usable_cores
+from edgeloop.clients.model_heads import Head
 from edgeloop.clients.model_types import Answer, UnloadableModel
 from edgeloop.errors import BadInput
 from edgeloop.samples.payloads import decode_image
@@ -108,47 +106,10 @@ class Backbone:
             return interpreter.run(image)
 
 
-@dataclass(frozen=True)
-class LinearHead:
-    """Softmax of a linear map: ``weights`` float32 [features, labels], ``bias`` float32 [labels]."""
-
-    weights: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    labels: tuple[str, ...]
-
-    @cached_property
-    def _exact(self) -> NDArray[np.float64]:
-        return self.weights.astype(np.float64)
-
-    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probabilities for features [n, features]: float64 [n, labels], rows sum to one."""
-        logits = features.astype(np.float64) @ self._exact + self.bias
-        logits -= logits.max(axis=1, keepdims=True)
-        exp = np.exp(logits)
-        return np.asarray(exp / exp.sum(axis=1, keepdims=True))
-
-    def to_bytes(self) -> bytes:
-        """Encode as npz; the same head gives the same bytes."""
-        sink = io.BytesIO()
-        np.savez(sink, weights=self.weights, bias=self.bias, labels=np.array(self.labels, dtype=np.str_))
-        return sink.getvalue()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> LinearHead:
-        """Decode what :meth:`to_bytes` wrote; raises UnloadableModel on anything else."""
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as parts:
-                return cls(parts["weights"], parts["bias"], tuple(str(x) for x in parts["labels"]))
-        except MemoryError:  # the machine's fault
-            raise
-        except Exception as error:  # damaged archives raise classes of zipfile, zlib and numpy
-            raise UnloadableModel(f"head of {len(data)} bytes does not load ({error}): export it again") from error
-
-
 class ImageModel:
-    """A LiteRT backbone and a linear head."""
+    """A LiteRT backbone and a head."""
 
-    def __init__(self, backbone: Backbone, head: LinearHead) -> None:
+    def __init__(self, backbone: Backbone, head: Head) -> None:
         self._backbone = backbone
         self._head = head
         self.labels: tuple[str, ...] | None = head.labels

@@ -61,11 +61,65 @@ def edge(
     context.result(result.model_dump(mode="json"), edge_text(result))
 
 
+@bench.command("retrain")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="Folder that holds the digits.",
+)
+@click.option(
+    "--backbone",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="LiteRT extractor; its features are computed once and kept.",
+)
+@click.option(
+    "--samples", type=click.IntRange(200, 1_000_000), default=10_000, show_default=True, help="To learn from."
+)
+@click.option("--runs", type=click.IntRange(1, 20), default=3, show_default=True, help="Runs; medians are printed.")
+@click.option("--full", type=click.IntRange(0), default=500, show_default=True, help="Images to train Xception on.")
+@click.option("--epochs", type=click.IntRange(1, 1000), default=1, show_default=True, help="Of that training.")
+@click.option("--growth", is_flag=True, help="Also rounds over 1, 2, 4 and 8 times as long a history.")
+@click.pass_obj
+def retrain(
+    context: Context, data: Path, backbone: Path, samples: int, runs: int, full: int, epochs: int, growth: bool
+) -> None:
+    """Print what a head's retrain costs, from data to registered candidate, beside a full fine-tune."""
+    from edgeloop.bench.retrain.bench import RetrainOptions, bench_retrain
+    from edgeloop.bench.retrain.result import retrain_text
+    from edgeloop.settings import make_home
+
+    options = RetrainOptions(data, backbone, samples, runs, full, epochs, growth)
+    folder = make_home(context.settings.home) / "bench" / "retrain"
+    result = bench_retrain(context.settings, folder, options, context.say)
+    context.result(result.model_dump(mode="json"), retrain_text(result))
+
+
+@bench.command("gate")
+@click.option("--rounds", type=click.IntRange(10, 10_000), default=500, show_default=True, help="Rounds per setting.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Makes the rounds repeatable.")
+@click.pass_obj
+def gate(context: Context, rounds: int, seed: int) -> None:
+    """Print how often the gate promotes what is no better, and how often what is."""
+    from edgeloop.bench.gate import bench_gate, gate_text
+
+    result = bench_gate(rounds, seed, context.say)
+    context.result(result.model_dump(mode="json"), gate_text(result))
+
+
 @bench.command("stream")
 @click.argument("what", metavar="DIR_OR_NAME")
 @click.option("--seeds", type=click.IntRange(1, 50), default=5, show_default=True, help="Splits and draws to repeat.")
 @click.option("--methods", default="", help="Comma-separated; all if left out. frozen and joint are always run.")
 @click.option("--limit", type=click.IntRange(50), default=2000, show_default=True, help="Rows of a bucket, at most.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="CPU-seconds to learn in a round; a candidate that took more is dropped.",
+)
 @click.option("--delay", type=click.IntRange(0, 1), default=0, show_default=True, help="Rounds that labels come late.")
 @click.option(
     "--data",
@@ -77,7 +131,7 @@ def edge(
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="LiteRT extractor, for streams of photos.",
 )
-@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Write the result there as JSON.")
+@click.option("--json", "save", type=click.Path(path_type=Path, dir_okay=False), help="Write the result there as JSON.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the result there as a page.")
 @click.pass_obj
 def stream(
@@ -86,6 +140,7 @@ def stream(
     seeds: int,
     methods: str,
     limit: int,
+    budget: float,
     delay: int,
     data: Path | None,
     backbone: Path | None,
@@ -98,10 +153,38 @@ def stream(
     from edgeloop.settings import make_home
 
     chosen = tuple(name.strip() for name in methods.split(",") if name.strip())
-    options = StreamOptions(seeds, chosen, limit, delay, data, backbone)
+    options = StreamOptions(seeds, chosen, limit, delay, data, backbone, budget)
     result = bench_stream(what, make_home(context.settings.home), options, context.say)
     if save:
         write_report(save, result.model_dump_json(indent=2) + "\n")
     if html:
         write_report(html, stream_html(result))
     context.result(result.model_dump(mode="json"), stream_text(result))
+
+
+@bench.command("report")
+@click.argument(
+    "results",
+    nargs=-1,
+    required=True,
+    metavar="RESULT...",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+)
+@click.option(
+    "--markdown", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Page to write the tables to."
+)
+@click.pass_obj
+def report(context: Context, results: tuple[Path, ...], markdown: Path) -> None:
+    """Write saved results of the stream benchmark as tables with a figure, and say what was not reached."""
+    from edgeloop.bench.stream.published import benchmarks_page, figure_of, missed, read_results
+    from edgeloop.bench.stream.report import write_bytes, write_report
+
+    found = read_results(results)
+    figure = markdown.with_suffix(".png")
+    before = markdown.read_text(encoding="utf-8") if markdown.is_file() else None
+    page = benchmarks_page(found, before, figure.name)
+    write_bytes(figure, figure_of(found))
+    write_report(markdown, page)
+    lines = missed(found)
+    value = {"page": markdown, "figure": figure, "streams": [one.stream for one in found], "not_reached": lines}
+    context.result(value, "\n".join([f"{markdown} and {figure}", *(f"not reached: {line}" for line in lines)]))

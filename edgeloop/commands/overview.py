@@ -20,7 +20,9 @@ def overview_text(found: dict[str, Any]) -> str:
         [f["name"], f["schedule"], "paused" if f["paused"] else "on", f["last_state"] or ""] for f in found["flows"]
     ]
     champions = [
-        [name, c["version"], _short(c["release"]), c["rollout"] or ""] if c else [name, "none", "", ""]
+        [name, c["version"], _short(c["release"]), c["rollout"] or "", "drifted" if c.get("drift") else ""]
+        if c
+        else [name, "none", "", "", ""]
         for name, c in found["champions"].items()
     ]
     nodes = [
@@ -39,7 +41,7 @@ def overview_text(found: dict[str, Any]) -> str:
         if parts
         else "no stack runs on this home: start one with  edgeloop up",
         table(flows, ["flow", "schedule", "", "last run"]) if flows else "",
-        table(champions, ["service", "champion", "release", "rollout"]) if champions else "",
+        table(champions, ["service", "champion", "release", "rollout", ""]) if champions else "",
         table(nodes, ["node", "ring", "service", "serving", "wanted", ""]) if nodes else "",
         "\n".join(found["problems"]),
     ]

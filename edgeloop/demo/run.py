@@ -17,6 +17,7 @@ from edgeloop.bootstrap import App
 from edgeloop.clients.broker import Broker
 from edgeloop.clients.orchestrator import RunState, RunUnfinished
 from edgeloop.demo.devices import Labeller, Played, flush, replay
+from edgeloop.demo.epochs import EpochLines
 from edgeloop.demo.live import Live
 from edgeloop.demo.plot import draw_loop
 from edgeloop.demo.report import write_report
@@ -263,6 +264,7 @@ class Demo:
         """Wait for a flow run, showing the task that it is at."""
         deadline = time.monotonic() + self._options.timeout
         at = ""
+        epochs = EpochLines(lambda: self._app.orchestrator.logs(run), self._live.note)
         while True:
             try:
                 return self._app.orchestrator.wait(run, timeout=0.3)
@@ -273,6 +275,8 @@ class Demo:
             if tasks and tasks[-1].name != at:
                 at = tasks[-1].name
                 self._live.stage(at)
+            if at == "train":
+                epochs.look()
 
     def _book(self, number: int, title: str, record: RoundRecord, played: Played, wrong: bool) -> None:
         evaluation, promotion = record.evaluation, record.promotion

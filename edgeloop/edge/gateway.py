@@ -284,7 +284,7 @@ class Gateway:
         if result is None or loaded is None:
             return
         if result.selected_by == "audit" and result.model == loaded.release:
-            self._stats.audited(label.service, agreed=result.prediction == label.label)
+            self._stats.audited(label.service, label.sample_id, agreed=result.prediction == label.label)
 
 
 def _done(outcome: Outcome) -> Callable[[], Outcome]:

@@ -22,7 +22,7 @@ def exposition(stats: Stats, spool: Spool, runtime: Runtime) -> str:
         *_each(stats, _captured),
         *_head("edgeloop_passed_total", "counter", "Answered inputs that were not chosen, by the reason."),
         *_each(stats, _passed),
-        *_head("edgeloop_audit_total", "counter", "Audited answers that a device labelled, by whether it agreed."),
+        *_head("edgeloop_audit_total", "gauge", "Audited answers, by whether a device's last word agreed."),
         *_each(stats, _audit),
         *_head("edgeloop_feedback_refused_total", "counter", "Feedback that was no use."),
         *_each(stats, _feedback),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 import threading
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 
 #: Upper bounds of the latency histogram, in seconds.
@@ -13,6 +13,8 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 #: Why an MQTT message is no input of a service; ``unknown`` is the service, and such a message is answered.
 IGNORED = ("retained", "topic", "unknown")
 _WINDOW = 2048
+#: Audited samples whose last label is remembered: as many as the gateway remembers results, without which none counts.
+_REMEMBERED = 10_000
 
 
 @dataclass
@@ -28,7 +30,9 @@ class ServiceStats:
     passed: Counter[str] = field(default_factory=Counter)
     """Answered and not chosen, by the reason."""
     audit: Counter[str] = field(default_factory=Counter)
-    """Audited answers that a device ``labelled``, and those that ``agreed``."""
+    """Audited answers that a device ``labelled``, and those that ``agreed``, by what was said last of each."""
+    said: OrderedDict[str, bool] = field(default_factory=OrderedDict)
+    """Whether the last label of an audited sample agreed, of those that were labelled lately."""
     feedback_refused: int = 0
     histogram: list[int] = field(default_factory=lambda: [0] * 10)
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
@@ -87,12 +91,16 @@ class Stats:
         with self.lock:
             self.services[service].passed[reason] += 1
 
-    def audited(self, service: str, *, agreed: bool) -> None:
-        """Count one audited answer that a device labelled."""
+    def audited(self, service: str, sample: str, *, agreed: bool) -> None:
+        """Count one audited answer that a device labelled: once, by the last word, however often minds change."""
         with self.lock:
-            audit = self.services[service].audit
-            audit["labelled"] += 1
-            audit["agreed"] += agreed
+            stats = self.services[service]
+            before = stats.said.pop(sample, None)
+            stats.said[sample] = agreed
+            if len(stats.said) > _REMEMBERED:
+                stats.said.popitem(last=False)
+            stats.audit["labelled"] += before is None
+            stats.audit["agreed"] += agreed - bool(before)
 
     def feedback_refused(self, service: str) -> None:
         """Count one feedback message that was no use; one for a service that is not here is nobody's."""
@@ -106,3 +114,4 @@ class Stats:
             stats = self.services[service]
             stats.histogram = [0] * 10
             stats.audit = Counter()
+            stats.said.clear()

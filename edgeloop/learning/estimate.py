@@ -4,8 +4,8 @@ Nodes send what they are unsure of, so the plain mean over labelled samples spea
 estimates do not: the audit slice, which is drawn whatever the model says, and all labelled samples with each weighted
 by one over the probability with which it was chosen. The second uses more samples and is mostly the narrower.
 
-The probability must be that of being labelled: the ``selection_probability`` of the sample, times that of its label
-request where not all samples that were sent were labelled.
+The probability must be that of being labelled: see ``labelled_probability`` where not all samples that were sent were
+labelled.
 """
 
 from __future__ import annotations
@@ -113,6 +113,24 @@ def weighted_accuracy(
         effective=effective,
         method="hajek",
     )
+
+
+def labelled_probability(
+    chosen: NDArray[np.float64], audit: float, of_audit: float, of_rules: float
+) -> NDArray[np.float64]:
+    """With what probability each sample was chosen and labelled, [samples].
+
+    A sample comes by the audit, which draws first, or else by a rule. Where people label one kind more often than the
+    other, weighting by ``selection_probability`` alone counts hard inputs too little, or too much.
+
+    Args:
+        chosen: ``selection_probability`` of each, [samples].
+        audit: share of all inputs that the audit draws.
+        of_audit: share of audited samples that are labelled.
+        of_rules: the same of those that a rule chose.
+    """
+    by_audit = np.minimum(chosen, audit)
+    return np.asarray(by_audit * of_audit + (chosen - by_audit) * of_rules, dtype=np.float64)
 
 
 def wilson(share: float, n: float, confidence: float) -> tuple[float, float]:

@@ -1,29 +1,40 @@
 """Score a candidate and the champion on the same locked samples, with the exported models that nodes would run.
 
 The gate sees gate samples only. Test samples are scored beside them for people to read; no decision looks at them.
-Samples that one of the two models cannot answer (their raw input stayed at the node and their features are another
-backbone's) judge neither; they are counted.
+Which of them answer is in ``edgeloop.learning.predictions``.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel
 
-from edgeloop.clients.models import Backbone, LinearHead, OnnxModel
 from edgeloop.clients.objects import ObjectStore
 from edgeloop.learning.estimate import Estimate
-from edgeloop.learning.features import KnownSpace, features_of
 from edgeloop.learning.gate import Decision, decide, score
-from edgeloop.learning.gate_budgets import agreement
-from edgeloop.learning.measure import AUDIT, DEPLOYED, field_estimates, gate_set, time_models, trained_answers
-from edgeloop.learning.pool import old_members, sample_rows, unusable
-from edgeloop.learning.train import Base, Candidate
-from edgeloop.samples.dataset import DatasetVersion, Member, members_of
+from edgeloop.learning.gate_budgets import MOST_TIMED
+from edgeloop.learning.gate_models import (
+    DamagedCandidate,
+    DamagedModel,
+    Pair,
+    encode_truth,
+    load_pair,
+)
+from edgeloop.learning.kept_inputs import kept_inputs
+from edgeloop.learning.labelled import labelled_shares
+from edgeloop.learning.measure import (
+    AUDIT,
+    DEPLOYED,
+    export_agreement,
+    field_estimates,
+    time_models,
+)
+from edgeloop.learning.predictions import FOREIGN_LABEL, Predictions, predict, predict_split
+from edgeloop.learning.train import Base, Candidate, candidate_key
+from edgeloop.samples.dataset import DatasetVersion, Member, dataset_members, former_members
 from edgeloop.samples.releases import blob_key
 from edgeloop.samples.service import Service
 from edgeloop.samples.table import Tables
@@ -32,7 +43,18 @@ from edgeloop.store import FleetStore
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DEPLOYED", "Evaluation", "Predictions", "TestScore", "encode_truth", "evaluate", "predict", "predict_split"]
+__all__ = [
+    "DEPLOYED",
+    "FOREIGN_LABEL",
+    "Evaluation",
+    "Predictions",
+    "TestScore",
+    "encode_truth",
+    "evaluate",
+    "predict",
+    "predict_split",
+    "unjudged",
+]
 
 
 class TestScore(BaseModel):
@@ -54,90 +76,10 @@ class Evaluation(BaseModel):
     """Labelled samples that could not be used, by split (``pool``, ``gate``, ``test``) and reason."""
     estimates: dict[str, Estimate] = {}
     """Accuracy in the field, by the model and the samples that it is estimated from; empty for regressors."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Right answers and both models' answers on one split: float64 [samples], labels as their numbers."""
-
-    members: list[Member]
-    truth: NDArray[np.float64]
-    candidate: NDArray[np.float64]
-    champion: NDArray[np.float64] | None
-    left_out: dict[str, int]
-    """Samples of the split that one of the models cannot answer, by the reason; they are no members."""
-
-
-def predict(
-    store: ObjectStore, service: Service, layers: dict[str, str], rows: list[dict[str, Any]]
-) -> NDArray[np.float64]:
-    """Answers of a packaged model to sample rows: float64 [rows]; the number of the label, or the value.
-
-    Raises:
-        MissingFeatures: a row has no raw input, and no features that this model can take.
-    """
-    if not rows:
-        return np.zeros(0)
-    if service.kind == "image-classifier":
-        backbone = Backbone(store.get(blob_key(layers["backbone"])), layers["backbone"])
-        head = LinearHead.from_bytes(store.get(blob_key(layers["head"])))
-        order = np.asarray([(service.labels or []).index(label) for label in head.labels])
-        best = head.probabilities(features_of(store, backbone, rows)).argmax(axis=1)
-        return np.asarray(order[best], dtype=np.float64)
-    model = OnnxModel(store.get(blob_key(layers["model"])), service.feature_names, service.labels)
-    answers = [model.predict(r["payload"]).prediction for r in rows]
-    return encode_truth(service, answers)
-
-
-def encode_truth(service: Service, labels: list[str]) -> NDArray[np.float64]:
-    """Labels as numbers: their place in the service's list, or their value. float64 [labels]."""
-    if service.is_classifier:
-        known = service.labels or []
-        return np.asarray([known.index(label) for label in labels], dtype=np.float64)
-    return np.asarray([float(label) for label in labels], dtype=np.float64)
-
-
-def predict_split(
-    store: ObjectStore,
-    tables: Tables,
-    service: Service,
-    dataset: DatasetVersion,
-    candidate: Candidate,
-    split: Literal["gate", "test"],
-) -> Predictions:
-    """Both models' answers on one locked split of a dataset version, by labels of trusted sources."""
-    members = members_of(tables, service.name, dataset.tables)
-    trusted = [m for m in members if m.split == split and m.source in service.gate.trust]
-    base = candidate.base
-    faults = _unanswerable(store, tables, trusted, [candidate.layers, *([base.layers] if base else [])])
-    chosen = [m for m in trusted if m.sample_id not in faults]
-    rows = sample_rows(tables, [m.sample_id for m in chosen])
-    ordered = [rows[m.sample_id] for m in chosen]
-    return Predictions(
-        members=chosen,
-        truth=encode_truth(service, [m.label for m in chosen]),
-        candidate=predict(store, service, candidate.layers, ordered),
-        champion=predict(store, service, base.layers, ordered) if base else None,
-        left_out=dict(Counter(faults.values())),
-    )
-
-
-def _unanswerable(
-    store: ObjectStore, tables: Tables, members: list[Member], models: list[dict[str, str]]
-) -> dict[str, str]:
-    """Why samples cannot be answered by all of ``models`` (layers by role), by sample id."""
-    faults: dict[str, str] = {}
-    for space in dict.fromkeys(_space_of(store, layers) for layers in models):
-        faults |= unusable(store, tables, [m.sample_id for m in members], space)
-    return faults
-
-
-def _space_of(store: ObjectStore, layers: dict[str, str]) -> KnownSpace | None:
-    """The features that a packaged model takes; None where it takes raw inputs only."""
-    if "head" not in layers:
-        return None
-    head = LinearHead.from_bytes(store.get(blob_key(layers["head"])))
-    return KnownSpace(layers["backbone"], len(head.weights))
+    damage: str | None = None
+    """Why there was nothing to judge: the champion or the candidate cannot be loaded."""
+    drawn_from: dict[str, int] = {}
+    """Samples with trusted labels by split, where there are more than ``gate.max_samples`` and those were drawn."""
 
 
 def evaluate(
@@ -150,13 +92,58 @@ def evaluate(
 ) -> Evaluation:
     """Judge ``candidate`` against the champion that it was made from.
 
-    With ``fleet``, the decision is counted as a use of its gate samples, whatever becomes of it: scores were seen.
+    With ``fleet``, the decision is counted on each gate sample that takes part, whatever becomes of it: scores were
+    seen. Samples that have made ``gate.max_reuse`` decisions only refuse. Where one of the two models cannot be loaded
+    the decision is inconclusive, ``damage`` says why, and nothing is counted; a candidate of damaged bytes is set aside
+    for the next round to make again.
     """
-    gate = predict_split(store, tables, service, dataset, candidate, "gate")
-    test = predict_split(store, tables, service, dataset, candidate, "test")
-    base = candidate.base.layers if candidate.base else None
+    try:
+        pair = load_pair(store, service, candidate)
+        return _judged(store, tables, service, dataset, candidate, pair, fleet)
+    except DamagedModel as error:
+        if isinstance(error, DamagedCandidate) and error.blob:
+            _set_aside(store, candidate, error.blob)
+        return unjudged(service, candidate.key, str(error))
+
+
+def unjudged(service: Service, key: str, damage: str) -> Evaluation:
+    """The inconclusive evaluation of a round in which there was nothing to judge."""
+    return Evaluation(
+        key=key,
+        metric=service.metric,
+        decision=Decision(verdict="inconclusive", reason=damage, samples=0),
+        test=TestScore(samples=0, candidate=None, champion=None),
+        damage=damage,
+    )
+
+
+def _set_aside(store: ObjectStore, candidate: Candidate, blob: str) -> None:
+    """Free the names of a damaged blob and of the candidate's record: what is made anew can be written there."""
+    store.delete(candidate_key(candidate.service, candidate.key))
+    if store.size(blob_key(blob)) is not None:
+        store.move(blob_key(blob), f"quarantine/{blob_key(blob)}")
+
+
+def _judged(
+    store: ObjectStore,
+    tables: Tables,
+    service: Service,
+    dataset: DatasetVersion,
+    candidate: Candidate,
+    pair: Pair,
+    fleet: FleetStore | None,
+) -> Evaluation:
+    before = fleet.gate_uses(service.name, candidate.key) if fleet else {}
+    old = {name for name, uses in before.items() if uses >= service.gate.max_reuse}
+    members = dataset_members(store, tables, dataset)
+    gate = predict_split(store, tables, service, dataset, candidate, "gate", pair, members, old)
+    test = predict_split(store, tables, service, dataset, candidate, "test", pair, members)
     ids = [m.sample_id for m in gate.members]
-    trained = trained_answers(store, tables, service, candidate.layers, ids)
+    inputs = kept_inputs(store, tables, ids[:MOST_TIMED])
+    timed = time_models(pair, inputs)
+    said = dict(zip(inputs, timed.answers, strict=True)) if timed else {}
+    agreed = export_agreement(store, tables, service, candidate, pair, ids, gate.candidate, said)
+    worn, uses = _worn(fleet, service, candidate, ids, before)
     decision = decide(
         service.gate,
         service.metric,
@@ -166,9 +153,10 @@ def evaluate(
         _slices(store, tables, service, gate.members, candidate.base),
         release_bytes=sum(store.size(blob_key(d)) or 0 for r, d in candidate.layers.items() if r in DEPLOYED),
         seed=candidate.seed,
-        latency=time_models(store, tables, service, candidate.layers, base, ids),
-        agreed=None if trained is None else agreement(service.metric, gate.candidate, encode_truth(service, trained)),
-        uses=fleet.use_gate(service.name, gate_set(gate.members), candidate.key) if fleet and gate.members else None,
+        latency=timed.latency if timed else None,
+        agreed=agreed,
+        uses=uses,
+        worn=worn,
     )
     left_out = {"pool": candidate.left_out, "gate": gate.left_out, "test": test.left_out}
     return Evaluation(
@@ -177,8 +165,25 @@ def evaluate(
         decision=_explained(decision, gate.left_out),
         test=_test_score(service, test),
         left_out={split: reasons for split, reasons in left_out.items() if reasons},
-        estimates=_estimates(tables, service, gate, candidate.seed),
+        estimates=_estimates(tables, service, dataset, gate, candidate.seed),
+        drawn_from={split: one.of for split, one in (("gate", gate), ("test", test)) if one.looked < one.of},
     )
+
+
+def _worn(
+    fleet: FleetStore | None, service: Service, candidate: Candidate, ids: list[str], before: Mapping[str, int]
+) -> tuple[NDArray[np.bool_], int | None]:
+    """Which gate samples are worn, [samples], and the most uses of the others after this decision, which is counted.
+
+    Nothing is counted where too few are fresh: then they decide nothing.
+    """
+    uses = np.asarray([before.get(name, 0) for name in ids], dtype=np.int64)
+    worn = uses >= service.gate.max_reuse
+    fresh = [name for name, old in zip(ids, worn, strict=True) if not old]
+    if fleet is None or len(fresh) < service.gate.min_samples:
+        return worn, None
+    fleet.use_gate(service.name, candidate.key, fresh)
+    return worn, int(uses[~worn].max()) + 1
 
 
 def _explained(decision: Decision, left_out: dict[str, int]) -> Decision:
@@ -189,12 +194,15 @@ def _explained(decision: Decision, left_out: dict[str, int]) -> Decision:
     return decision.model_copy(update={"reason": f"{decision.reason} (left out: {more})"})
 
 
-def _estimates(tables: Tables, service: Service, gate: Predictions, seed: int) -> dict[str, Estimate]:
+def _estimates(
+    tables: Tables, service: Service, dataset: DatasetVersion, gate: Predictions, seed: int
+) -> dict[str, Estimate]:
     if not service.is_classifier or not gate.members:
         return {}
     answers = {"candidate": gate.candidate} | ({} if gate.champion is None else {"champion": gate.champion})
     right = {name: found == gate.truth for name, found in answers.items()}
-    return field_estimates(tables, gate.members, right, seed)
+    shares = labelled_shares(dataset, gate.members, gate.looked / gate.of)
+    return field_estimates(tables, gate.members, right, seed, service, shares)
 
 
 def _test_score(service: Service, test: Predictions) -> TestScore:
@@ -215,7 +223,8 @@ def _slices(
     audit = np.asarray([m.selected_by in AUDIT for m in members], dtype=bool)
     slices = {"audit": audit, "hard": ~audit}
     if base is not None:
-        before = old_members(store, tables, service.name, base.dataset)
-        old = np.asarray([m.sample_id in before for m in members], dtype=bool)
+        before = former_members(store, tables, service.name, base.dataset)
+        known = before.where(before.among("sample_id", [m.sample_id for m in members])).ids
+        old = np.isin([m.sample_id for m in members], known)
         slices |= {"old": old, "new": ~old}
     return slices

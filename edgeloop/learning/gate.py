@@ -3,7 +3,8 @@
 Both models answer the same locked gate samples. The candidate passes only if two paired tests agree that it is better:
 the lower end of the one-sided bootstrap interval of the gain clears the margin, and a randomisation test whose level
 holds on any number of samples (for classifiers McNemar's exact test) cannot put the gain down to chance. A slice that
-surely or largely drops is a veto, whatever is gained elsewhere; budgets are held first.
+surely or largely drops is a veto, whatever is gained elsewhere; budgets are held first. Samples that have made as many
+decisions as they may are worn: they can still refuse what does harm, and say nothing for a candidate.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class Decision(BaseModel):
     latency: Latency | None = None
     agreement: Agreement | None = None
     uses: int | None = None
-    """Decisions that these gate samples have made, this one included."""
+    """Most decisions that one of these samples has made, this one included."""
+    worn: int = 0
+    """Gate samples beside ``samples`` that have made as many decisions as they may."""
 
 
 def decide(
@@ -87,6 +90,7 @@ def decide(
     latency: Latency | None = None,
     agreed: Agreement | None = None,
     uses: int | None = None,
+    worn: NDArray[np.bool_] | None = None,
 ) -> Decision:
     """Compare a candidate with the champion on locked gate samples.
 
@@ -102,32 +106,63 @@ def decide(
         seed: makes the bootstrap repeatable.
         latency: time of an answer, held against ``config.max_latency_ratio`` and ``config.max_latency_ms``.
         agreed: agreement of export and training, held against ``config.min_agreement``.
-        uses: decisions that these samples have made, this one included, held against ``config.max_reuse``.
+        uses: most decisions that one of the samples that are not worn has made, this one included.
+        worn: mask [samples] of those that have made ``config.max_reuse`` decisions; none if None. They are in the
+            slices, which may refuse, and not in the gain.
     """
-    n = len(truth)
+    fresh = np.ones(len(truth), dtype=bool) if worn is None else ~worn
+    n = int(fresh.sum())
     base = Decision(
-        verdict="fail", reason="", samples=n, release_bytes=release_bytes, latency=latency, agreement=agreed, uses=uses
+        verdict="fail",
+        reason="",
+        samples=n,
+        release_bytes=release_bytes,
+        latency=latency,
+        agreement=agreed,
+        uses=uses,
+        worn=len(truth) - n,
     )
-    if n < config.min_samples:
+    if len(truth) < config.min_samples:
         few = f"{n} gate samples with trusted labels are too few, {config.min_samples} are needed: label more"
         return _say(base, few, verdict="inconclusive")
-    vetoes = _vetoes(config, veto)
+    spent = n < config.min_samples
+    judges = np.ones(len(truth), dtype=bool) if spent else fresh
+    answers = (truth, candidate, champion)
+    decided = _judge(base, config, metric, answers, slices, judges, _vetoes(config, veto), seed)
+    if not spent:
+        return decided
+    return _say(decided, decided.reason, samples=len(truth)) if decided.harmful else _spent(decided, config)
+
+
+def _judge(
+    base: Decision,
+    config: Gate,
+    metric: str,
+    answers: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None],
+    slices: dict[str, NDArray[np.bool_]],
+    fresh: NDArray[np.bool_],
+    vetoes: dict[str, Veto],
+    seed: int,
+) -> Decision:
+    """Compare on the ``fresh`` samples, and on all of them by slice; ``answers`` are truth, candidate and champion."""
+    parts = _slices(config, metric, *answers, slices, vetoes, seed)
+    truth, candidate = (a[fresh] for a in answers[:2])
+    champion = None if answers[2] is None else answers[2][fresh]
     value = score(metric, truth, candidate)
     if not np.isfinite(value):
         return _say(base, f"the candidate's {metric} is {value}, not a number")
-    parts = _slices(config, metric, truth, candidate, champion, slices, vetoes, seed)
     base = base.model_copy(update={"candidate": value, "slices": parts})
-    over = budget_fault(config, release_bytes, latency, agreed)
+    over = budget_fault(config, base.release_bytes, base.latency, base.agreement)
     if over:
         return _say(base, over)
     if champion is None:
-        return _unworn(_first(base, config, metric), config)
+        return _first(base, config, metric)
     before = score(metric, truth, champion)
     if not np.isfinite(before):
         broken = f"the champion's {metric} is {before}, not a number: promote by hand, or mend the champion"
         return _say(base, broken, verdict="inconclusive")
     tested = _tested(base, config, metric, truth, candidate, champion, seed)
-    return _unworn(_compare(tested, config, metric, vetoes), config)
+    return _compare(tested, config, metric, vetoes)
 
 
 def _say(base: Decision, reason: str, **changes: object) -> Decision:
@@ -249,12 +284,11 @@ def _filled(passed: Decision, vetoes: dict[str, Veto]) -> Decision:
     return passed
 
 
-def _unworn(decided: Decision, config: Gate) -> Decision:
-    """A worn gate set may still refuse what does harm; it says nothing else."""
-    if decided.harmful or decided.uses is None or decided.uses <= config.max_reuse:
-        return decided
-    worn = (
-        f"these gate samples have made {decided.uses - 1} decisions, {config.max_reuse} are allowed:"
-        f" label fresh audit samples ({decided.verdict} otherwise: {decided.reason})"
+def _spent(decided: Decision, config: Gate) -> Decision:
+    """With too few fresh samples nothing is said but that something does harm; what else was found is not told."""
+    why = (
+        f"{decided.worn} gate samples have made {config.max_reuse} decisions each and are retired, and the"
+        f" {decided.samples} fresh ones are too few, {config.min_samples} are needed: label fresh audit samples"
     )
-    return _say(decided, worn, verdict="inconclusive")
+    untold = {"candidate": None, "champion": None, "gain": None, "gain_low": None, "gain_high": None, "p": None}
+    return _say(decided, why, verdict="inconclusive", mcnemar=None, slices={}, **untold)

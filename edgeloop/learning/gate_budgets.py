@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel
@@ -43,6 +43,22 @@ class Agreement(BaseModel):
 
     samples: int
     share: float
+    trained: Literal["pipeline", "features", "keras"] = "pipeline"
+    """What the export is compared with: the scikit-learn pipeline; the features that the head was fitted on, of which
+    the exported model makes its own from the raw input; or the Keras backbone that was trained."""
+
+    @property
+    def different(self) -> int:
+        """Samples that the two answer differently."""
+        return round(self.samples * (1 - self.share))
+
+
+class Timed(BaseModel):
+    """How long answers took, and what they were."""
+
+    latency: Latency
+    answers: list[str]
+    """The candidate's, to the inputs that were timed, in order."""
 
 
 def measure_latency(
@@ -50,7 +66,7 @@ def measure_latency(
     champion: Model | None,
     payloads: Sequence[bytes],
     clock: Callable[[], float] = time.perf_counter,
-) -> Latency | None:
+) -> Timed | None:
     """Time both models in turns on the first raw inputs, so that a busy machine slows both; None without inputs."""
     timed = payloads[:MOST_TIMED]
     if not timed:
@@ -58,22 +74,31 @@ def measure_latency(
     models = [candidate] if champion is None else [candidate, champion]
     for model in models:  # the first answer pays for what the others find ready
         model.predict(timed[0])
-    spent: dict[int, list[float]] = {id(model): [] for model in models}
+    spent: list[list[float]] = [[] for _ in models]
+    said: list[list[str]] = [[] for _ in models]
     for turn, payload in enumerate(timed):
-        for model in models if turn % 2 == 0 else models[::-1]:
+        for number in range(len(models)) if turn % 2 == 0 else range(len(models) - 1, -1, -1):
             began = clock()
-            model.predict(payload)
-            spent[id(model)].append((clock() - began) * 1000)
-    medians = [float(np.median(spent[id(model)])) for model in models]
-    return Latency(samples=len(timed), candidate_ms=medians[0], champion_ms=medians[1] if champion else None)
+            answer = models[number].predict(payload)
+            spent[number].append((clock() - began) * 1000)
+            said[number].append(answer.prediction)
+    medians = [float(np.median(one)) for one in spent]
+    latency = Latency(samples=len(timed), candidate_ms=medians[0], champion_ms=medians[1] if champion else None)
+    return Timed(latency=latency, answers=said[0])
 
 
-def agreement(metric: str, exported: NDArray[np.float64], trained: NDArray[np.float64]) -> Agreement | None:
+def agreement(
+    metric: str,
+    exported: NDArray[np.float64],
+    trained: NDArray[np.float64],
+    what: Literal["pipeline", "features", "keras"] = "pipeline",
+) -> Agreement | None:
     """Compare answers [samples] of a model's two forms: label numbers, or values. None without samples."""
     if len(exported) == 0:
         return None
     allowed = 0.0 if metric == "accuracy" else SAME_NUMBER * float(trained.std()) + 1e-6 * float(np.abs(trained).max())
-    return Agreement(samples=len(exported), share=float((np.abs(exported - trained) <= allowed).mean()))
+    share = float((np.abs(exported - trained) <= allowed).mean())
+    return Agreement(samples=len(exported), share=share, trained=what)
 
 
 def budget_fault(
@@ -82,7 +107,7 @@ def budget_fault(
     """The first budget that the candidate is over, in words; None if it keeps them all. What is None is not judged."""
     if release_bytes and config.max_release_bytes and release_bytes > config.max_release_bytes:
         return f"release of {release_bytes} bytes is over the budget of {config.max_release_bytes}"
-    if agreed and agreed.share < config.min_agreement:
+    if agreed and agreed.share < config.min_agreement and agreed.different > 1:
         return (
             f"the exported model answers as the trained one on {agreed.share:.1%} of {agreed.samples} gate samples,"
             f" {config.min_agreement:.1%} is needed: export it otherwise"

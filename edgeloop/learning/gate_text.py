@@ -7,6 +7,13 @@ from edgeloop.learning.evaluate import Evaluation
 from edgeloop.learning.gate import Decision, SliceResult
 from edgeloop.samples.judging import Gate
 
+#: What the exported model is compared with.
+_TRAINED = {
+    "pipeline": "the trained pipeline",
+    "features": "on the features learned from",
+    "keras": "the trained Keras backbone",
+}
+
 
 def decision_text(evaluation: Evaluation, gate: Gate, version: str, former: str | None, held: int = 0) -> str:
     """Verdict, reason, slices, tests, budgets and use of the gate samples, in Markdown."""
@@ -14,7 +21,7 @@ def decision_text(evaluation: Evaluation, gate: Gate, version: str, former: str 
     lines = [
         f"## {decision.verdict}: {decision.reason}",
         "",
-        f"Version {version} against {former or 'nothing'}, on {decision.samples} locked gate samples.",
+        _judges(decision, version, former, evaluation.drawn_from.get("gate")),
         "",
         *_slices(evaluation.metric, decision),
         "",
@@ -27,6 +34,14 @@ def decision_text(evaluation: Evaluation, gate: Gate, version: str, former: str 
     if held:
         lines += ["", f"{held} new labels are set aside until a stronger source confirms them."]
     return "\n".join(lines)
+
+
+def _judges(decision: Decision, version: str, former: str | None, drawn_from: int | None) -> str:
+    retired = f"; {decision.worn} more are retired and may only refuse" if decision.worn else ""
+    drawn = f", drawn from {drawn_from} by a hash of their names" if drawn_from else ""
+    return (
+        f"Version {version} against {former or 'nothing'}, on {decision.samples} locked gate samples{drawn}{retired}."
+    )
 
 
 def _slices(metric: str, decision: Decision) -> list[str]:
@@ -85,9 +100,10 @@ def _budgets(decision: Decision, gate: Gate) -> list[tuple[str, str, str]]:
             )
     if decision.agreement:
         agreed = f"{decision.agreement.share:.1%} of {decision.agreement.samples}"
-        found.append(("export answers as trained", agreed, f"at least {gate.min_agreement:.1%}"))
+        what = _TRAINED[decision.agreement.trained]
+        found.append((f"export answers as {what}", agreed, f"at least {gate.min_agreement:.1%}, or all but one"))
     if decision.uses is not None:
-        found.append(("decisions on these gate samples", str(decision.uses), f"at most {gate.max_reuse}"))
+        found.append(("most decisions of one gate sample", str(decision.uses), f"at most {gate.max_reuse}"))
     return found
 
 

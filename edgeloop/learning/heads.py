@@ -92,7 +92,14 @@ def labels_present(truth: Sequence[str], labels: Sequence[str]) -> list[str]:
 def fold(
     coef: NDArray[np.float64], intercept: NDArray[np.float64], present: Sequence[str], labels: Sequence[str]
 ) -> LinearHead:
-    """A head of all ``labels`` from the logits of those ``present``: ``coef`` [present, features] and ``intercept``.
+    """A head of all ``labels`` from the logits of those ``present``, see ``placed``."""
+    return LinearHead(*placed(coef, intercept, present, labels), tuple(labels))
+
+
+def placed(
+    coef: NDArray[np.float64], intercept: NDArray[np.float64], present: Sequence[str], labels: Sequence[str]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights [inputs, labels] and bias [labels] from ``coef`` [present, inputs] and ``intercept`` [present].
 
     A label that is not present has a fixed logit far below zero. It wins nowhere if the largest of the others is
     never negative, as where they sum to zero.
@@ -103,4 +110,4 @@ def fold(
         column = list(labels).index(label)
         weights[:, column] = coef[row]
         bias[column] = intercept[row]
-    return LinearHead(weights.astype(np.float32), bias.astype(np.float32), tuple(labels))
+    return weights.astype(np.float32), bias.astype(np.float32)

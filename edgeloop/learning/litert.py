@@ -5,6 +5,8 @@ Node and cloud alike take features from that file and from nothing else, so it i
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,11 +24,38 @@ class UnusableExport(EdgeloopError):
 
 
 def save_keras(model: Any, path: Path) -> None:
-    """Write `model` as one .keras file without the optimizer, whose slots would triple it."""
+    """Write `model` as one .keras file without the optimizer, whose slots would triple it.
+
+    The same model gives the same bytes, though Keras writes down when it was saved and where its objects lay in memory.
+    """
     model.optimizer, model.compiled = None, False
     beside = path.with_name(f".{path.stem}.part.keras")
     model.save(beside)
+    _make_repeatable(beside)
     beside.replace(path)
+
+
+def _make_repeatable(archive: Path) -> None:
+    """Rewrite a .keras archive in place without times, and with shared objects numbered as they come."""
+    clean = archive.with_name(f".{archive.name}.clean")
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(clean, "w") as sink:
+        for name in sorted(source.namelist()):
+            content = source.read(name)
+            if name.endswith(".json"):
+                content = json.dumps(_repeatable(json.loads(content), {}), sort_keys=True).encode()
+            sink.writestr(zipfile.ZipInfo(name), content)
+    clean.replace(archive)
+
+
+def _repeatable(told: Any, numbers: dict[int, int]) -> Any:
+    if isinstance(told, list):
+        return [_repeatable(each, numbers) for each in told]
+    if not isinstance(told, dict):
+        return told
+    kept = {name: _repeatable(each, numbers) for name, each in told.items() if name != "date_saved"}
+    if "shared_object_id" in kept:
+        kept["shared_object_id"] = numbers.setdefault(kept["shared_object_id"], len(numbers) + 1)
+    return kept
 
 
 def export_litert(backbone: Any, path: Path, quantize: Quantize = "dynamic") -> None:

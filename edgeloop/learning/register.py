@@ -11,7 +11,7 @@ from edgeloop.learning.evaluate import DEPLOYED, Evaluation, predict_split
 from edgeloop.learning.logged import LoggedImageModel, LoggedPipeline
 from edgeloop.learning.plots import plot_test
 from edgeloop.learning.train import Candidate
-from edgeloop.samples.dataset import DatasetVersion, example_payloads
+from edgeloop.samples.dataset import DatasetVersion, dataset_members, example_payloads
 from edgeloop.samples.inputs import drawn_inputs
 from edgeloop.samples.releases import blob_key
 from edgeloop.samples.service import Service
@@ -41,8 +41,10 @@ def register(
         files.mkdir()
         (files / "gate.json").write_text(evaluation.model_dump_json(indent=2), encoding="utf-8")
         (files / "dataset.json").write_text(dataset.model_dump_json(indent=2), encoding="utf-8")
-        plot_test(service, predict_split(store, tables, service, dataset, candidate, "test"), files / "test.png")
-        example = (example_payloads(tables, service.name, dataset, 1) or drawn_inputs(service, 1))[0]
+        members = dataset_members(store, tables, dataset)
+        shown = predict_split(store, tables, service, dataset, candidate, "test", members=members)
+        plot_test(service, shown, files / "test.png")
+        example = (example_payloads(tables, service.name, dataset, 1, members) or drawn_inputs(service, 1))[0]
         return registry.register(
             _entry(service, dataset, candidate, evaluation, reason),
             _logged(store, service, candidate, example, Path(folder)),
@@ -59,6 +61,9 @@ def _entry(
         f"gate_{service.metric}_champion": decision.champion,
         "gate_gain": decision.gain,
         "gate_gain_low": decision.gain_low,
+        "gate_agreement": decision.agreement.share if decision.agreement else None,
+        "gate_latency_ms": decision.latency.candidate_ms if decision.latency else None,
+        "gate_release_bytes": decision.release_bytes,
         f"test_{service.metric}": evaluation.test.candidate,
         f"test_{service.metric}_champion": evaluation.test.champion,
         "train_seconds": candidate.seconds,

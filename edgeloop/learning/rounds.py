@@ -7,13 +7,21 @@ from datetime import datetime
 from pydantic import BaseModel
 
 from edgeloop.clients.objects import ObjectStore
-from edgeloop.clients.registry import ModelRegistry, ModelVersion
+from edgeloop.clients.registry import ForeignVersion, ModelRegistry, ModelVersion
+from edgeloop.errors import EdgeloopError
 from edgeloop.learning.evaluate import Evaluation
+from edgeloop.learning.gate_models import DamagedChampion, champion_damage, check_champion
+from edgeloop.learning.pseudo.switch import with_pseudo_rules
 from edgeloop.learning.train import Base, Candidate, Mode, choose_mode, round_key
-from edgeloop.samples.dataset import DatasetVersion, freeze, hold_labels, load_dataset, members_of
+from edgeloop.samples.dataset import DatasetVersion, dataset_members, former_members, freeze, hold_labels
+from edgeloop.samples.records import canonical, digest
 from edgeloop.samples.service import Service
 from edgeloop.samples.table import Tables
 from edgeloop.store import FleetStore
+
+
+class NothingJudged(EdgeloopError):
+    """A round without a judgement cannot promote."""
 
 
 class Plan(BaseModel):
@@ -26,7 +34,9 @@ class Plan(BaseModel):
     seed: int
     key: str
     skip: str | None = None
-    """Why there is nothing to do, if there is nothing to do."""
+    """Why nothing is trained, if nothing is."""
+    damage: str | None = None
+    """Why there is nothing to start from or to compare with: the champion cannot be loaded. ``skip`` says so too."""
 
 
 class Promotion(BaseModel):
@@ -36,6 +46,7 @@ class Promotion(BaseModel):
     verdict: str
     reason: str
     version: str
+    """MLflow version of the candidate; ``none`` where there was nothing to register."""
     former: str | None
     held: int = 0
     """Labels set aside because the candidate that learned from them did harm."""
@@ -52,20 +63,74 @@ def plan_round(
 ) -> Plan:
     """Freeze the dataset and find the champion to start from; ``skip`` says why nothing needs training.
 
+    A champion that cannot be loaded stays champion: the plan says what is wrong with it, see :func:`end_round`.
+
     Raises:
         BadInput: the mode does not fit the service.
         RegistryUnavailable, StoreUnavailable, TableUnavailable: run again.
     """
-    champion = registry.champion(service.name)
-    base = Base(version=champion.version, dataset=champion.dataset, layers=champion.layers) if champion else None
+    try:
+        champion = registry.champion(service.name)
+    except ForeignVersion as error:
+        dataset = freeze(store, tables, service.name)
+        return _no_start(service, dataset, None, mode, f"the champion cannot be loaded ({error})")
+    base = base_of(champion) if champion else None
     if champion:
         _complete_ledger(fleet, champion)
     dataset = freeze(store, tables, service.name)
+    try:
+        if base:
+            with champion_damage(service, base):
+                base = with_pseudo_rules(store, tables, fleet, service, dataset, base)
+    except DamagedChampion as error:
+        return _no_start(service, dataset, base, mode, str(error))
     chosen = choose_mode(service, mode, base)
     number = service.trainer.seed if seed is None else seed
     key = round_key(service, dataset.id, base, chosen, number)
     plan = Plan(service=service.name, dataset=dataset, base=base, mode=chosen, seed=number, key=key)
-    return plan.model_copy(update={"skip": _why_skip(fleet, plan, asked=mode)})
+    skip = _why_skip(fleet, plan, asked=mode)
+    if skip or base is None:
+        return plan.model_copy(update={"skip": skip})
+    try:
+        check_champion(store, service, base, chosen)
+    except DamagedChampion as error:
+        return _damaged(plan, str(error))
+    return plan
+
+
+def base_of(champion: ModelVersion) -> Base:
+    """The champion as what a round starts from."""
+    return Base(version=champion.version, dataset=champion.dataset, layers=champion.layers, key=champion.key)
+
+
+def _no_start(service: Service, dataset: DatasetVersion, base: Base | None, mode: Mode, damage: str) -> Plan:
+    """The plan of a round whose champion does not even say what the round is."""
+    plan = Plan(service=service.name, dataset=dataset, base=base, mode=mode, seed=service.trainer.seed, key="")
+    return _damaged(plan, damage)
+
+
+def _damaged(plan: Plan, damage: str) -> Plan:
+    """Such a round has a name of its own: once the champion is mended, the same data can be judged."""
+    key = digest(canonical(["damaged", plan.service, plan.dataset.id, plan.key, damage]))
+    return plan.model_copy(update={"key": key, "damage": damage, "skip": f"inconclusive: {damage}"})
+
+
+def end_round(fleet: FleetStore, plan: Plan, damage: str) -> Promotion:
+    """End a round in which nothing could be judged: one row in the ledger, and the champion stays. Idempotent.
+
+    The row names no dataset, since none was judged.
+    """
+    fleet.record(
+        plan.service,
+        "gate",
+        (plan if plan.damage else _damaged(plan, damage)).key,
+        verdict="inconclusive",
+        reason=damage,
+        former=plan.base.version if plan.base else None,
+        who="gate",
+    )
+    former = plan.base.version if plan.base else None
+    return Promotion(promoted=False, verdict="inconclusive", reason=damage, version="none", former=former)
 
 
 def _complete_ledger(fleet: FleetStore, champion: ModelVersion) -> None:
@@ -107,7 +172,12 @@ def promote(
     """Move the alias ``champion`` if the gate passed; set the new labels aside if the candidate did harm. Idempotent.
 
     The ledger row is written last: until it is there, a repeated call does the same again.
+
+    Raises:
+        NothingJudged: the evaluation says that a model could not be loaded; see :func:`end_round`.
     """
+    if evaluation.damage:
+        raise NothingJudged(f"round {plan.key} of {service.name} was not judged ({evaluation.damage}): end it instead")
     decision = evaluation.decision
     former = plan.base.version if plan.base else None
     passed = decision.verdict == "pass"
@@ -145,18 +215,15 @@ def _hold_new_labels(
     innocent = {str(judged["dataset"])} if judged else set()
     innocent |= {plan.base.dataset} if plan.base else set()
     known = set().union(*(_labels_of(store, tables, service.name, name) for name in innocent))
-    fresh = [
-        m
-        for m in members_of(tables, service.name, plan.dataset.tables)
-        if (m.sample_id, m.label) not in known and m.source not in service.gate.trust
-    ]
-    return hold_labels(tables, fresh, reason)
+    members = dataset_members(store, tables, plan.dataset)
+    untrusted = members.where(~members.among("source", service.gate.trust)).listed()
+    return hold_labels(tables, [m for m in untrusted if (m.sample_id, m.label) not in known], reason)
 
 
 def _labels_of(store: ObjectStore, tables: Tables, service: str, dataset: str) -> set[tuple[str, str]]:
     """Who was in an earlier dataset version, with which label."""
-    versions = load_dataset(store, service, dataset).tables
-    return {(m.sample_id, m.label) for m in members_of(tables, service, versions)}
+    members = former_members(store, tables, service, dataset)
+    return set(zip(members.ids, members.column("label"), strict=True))
 
 
 class RoundRecord(BaseModel):

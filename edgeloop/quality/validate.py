@@ -1,5 +1,6 @@
 """The recorded verdict on every sample: Great Expectations once per batch, the payload's own decoder once per row.
 
+Last comes whether a photo is a near-duplicate of one on another side of the split.
 Of a sample whose raw input stayed at the node, the features are checked instead, and no rule about the picture applies.
 Samples that fail are not deleted: they get a verdict and a quarantine record with the reason, and training reads
 accepted samples only.
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 from edgeloop.clients.objects import ObjectStore
 from edgeloop.errors import BadInput
 from edgeloop.quality.ingest import quarantined
+from edgeloop.quality.likeness import doubles
 from edgeloop.quality.withheld import Backbones, digest_fault, withheld_fault
 from edgeloop.samples.inputs import PAYLOAD_DIGEST, extras, input_digest, is_withheld
 from edgeloop.samples.payloads import UndecodablePayload, decode_features, decode_image
@@ -78,6 +80,7 @@ def validate(tables: Tables, service: Service, suite: list[Expectation], store: 
     if sound:
         result.checks, failed = _run_on(sound, service, suite)
         faults |= failed
+        faults |= doubles(tables, service, [row for row in sound if row["sample_id"] not in failed])
     _record(tables, pending, faults)
     result.quarantined = len(faults)
     result.accepted = len(pending) - len(faults)

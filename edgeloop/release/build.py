@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edgeloop.clients.model_heads import media_type
 from edgeloop.clients.models import load_model, make_probe
 from edgeloop.clients.objects import ObjectStore
 from edgeloop.clients.registry import ModelRegistry, ModelVersion
 from edgeloop.errors import EdgeloopError
-from edgeloop.samples.dataset import example_payloads, load_dataset
+from edgeloop.samples.dataset import dataset_members, example_payloads, load_dataset
 from edgeloop.samples.inputs import drawn_inputs
 from edgeloop.samples.records import canonical, digest
 from edgeloop.samples.releases import Layer, Release, Role, blob_key, release_key
@@ -23,7 +24,6 @@ from edgeloop.store import FleetStore
 
 _MEDIA: dict[Role, str] = {
     "backbone": "application/vnd.edgeloop.litert",
-    "head": "application/vnd.edgeloop.linear-head+npz",
     "model": "application/vnd.edgeloop.onnx",
     "config": "application/vnd.edgeloop.node-config+json",
     "probe": "application/vnd.edgeloop.probe+json",
@@ -52,11 +52,12 @@ def release_champion(
         return version.version, known
     dataset = load_dataset(store, service.name, version.dataset)
     judged = fleet.entry(service.name, "gate", version.key)
+    members = dataset_members(store, tables, dataset)
     release = build_release(
         store,
         service,
         version,
-        example_payloads(tables, service.name, dataset, PROBES) or drawn_inputs(service, PROBES),
+        example_payloads(tables, service.name, dataset, PROBES, members) or drawn_inputs(service, PROBES),
         {"verdict": judged["verdict"], "reason": judged["reason"]} if judged else {},
     )
     fleet.add_release(service.name, version.version, release.digest)
@@ -78,7 +79,12 @@ def build_release(
     contents["config"] = canonical(config.model_dump(mode="json"))
     contents["probe"] = make_probe(model, probes)
     layers = [
-        Layer(role=role, digest=digest(data), size=len(data), media_type=_MEDIA[role])
+        Layer(
+            role=role,
+            digest=digest(data),
+            size=len(data),
+            media_type=media_type(data) if role == "head" else _MEDIA[role],
+        )
         for role, data in contents.items()
     ]
     for layer in layers:

@@ -7,18 +7,23 @@ version and a round with nothing new is seen to be one. The table versions are k
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from pydantic import BaseModel
 
 from edgeloop.errors import EdgeloopError
-from edgeloop.samples.records import LABEL_STRENGTH, Hold, canonical, digest, hexdigest
+from edgeloop.samples.members import Member as Member  # noqa: PLC0414 (others know it from here)
+from edgeloop.samples.members import Members as Members  # noqa: PLC0414 (others know it from here)
+from edgeloop.samples.members import from_parquet, to_parquet
+from edgeloop.samples.records import Hold, canonical, digest, hexdigest
+from edgeloop.samples.seen import accepted_counts, load_seen, look, members_seen, nothing_seen, save_seen
 from edgeloop.samples.segments import to_row
-from edgeloop.samples.splits import Split, split_of
-from edgeloop.samples.table import Tables, not_empty, one_of
+from edgeloop.samples.table import Tables, one_of
 
+_LOG = logging.getLogger(__name__)
 TABLES = ("samples", "labels", "verdicts", "holds")
 
 
@@ -32,20 +37,9 @@ class Manifests(Protocol):
     @property
     def url(self) -> str: ...
     def get(self, key: str) -> bytes: ...
+    def put(self, key: str, data: bytes) -> None: ...
     def create(self, key: str, data: bytes) -> bool: ...
     def size(self, key: str) -> int | None: ...
-
-
-@dataclass(frozen=True)
-class Member:
-    """One labelled sample of a dataset version."""
-
-    sample_id: str
-    label: str
-    source: str
-    labelled_at: Any
-    split: Split
-    selected_by: str
 
 
 class DatasetVersion(BaseModel):
@@ -57,6 +51,11 @@ class DatasetVersion(BaseModel):
     """Version of each table that it is a read of."""
     counts: dict[str, int]
     """Labelled samples per split."""
+    members: str | None = None
+    """Digest of the object that lists its members; None in versions from before there were any."""
+    accepted: dict[str, int] | None = None
+    """Accepted samples that nodes sent, labelled or not, by split and by what chose them: ``gate, audit``,
+    ``gate, rule`` and so on."""
 
 
 def dataset_key(service: str, name: str) -> str:
@@ -64,73 +63,74 @@ def dataset_key(service: str, name: str) -> str:
     return f"datasets/{service}/{hexdigest(name)}.json"
 
 
-def members_of(tables: Tables, service: str, versions: dict[str, int | None]) -> list[Member]:
-    """Accepted samples with a usable label at these table versions, sorted by id."""
-
-    def rows(name: str, columns: list[str]) -> list[dict[str, Any]]:
-        return tables.read(name, columns, versions[name]) if versions[name] is not None else []
-
-    accepted = {r["sample_id"] for r in rows("verdicts", ["sample_id", "accepted"]) if r["accepted"]}
-    labels = _best_labels(
-        rows("labels", ["sample_id", "label", "source", "at"]),
-        {_label_key(r) for r in rows("holds", ["sample_id", "source", "at", "label"])},
-    )
-    return sorted(
-        (
-            Member(
-                sample_id=r["sample_id"],
-                label=labels[r["sample_id"]]["label"],
-                source=labels[r["sample_id"]]["source"],
-                labelled_at=labels[r["sample_id"]]["at"],
-                split=split_of(r["group"], service),
-                selected_by=r["selected_by"],
-            )
-            for r in rows("samples", ["sample_id", "group", "selected_by"])
-            if r["sample_id"] in accepted and r["sample_id"] in labels
-        ),
-        key=lambda m: m.sample_id,
-    )
+def members_key(service: str, name: str) -> str:
+    """Object key of a list of members."""
+    return f"members/{service}/{hexdigest(name)}.parquet"
 
 
-def _best_labels(rows: list[dict[str, Any]], held: set[tuple[Any, ...]]) -> dict[str, dict[str, Any]]:
-    """The newest label of the strongest source per sample, held ones left out."""
-    best: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        if _label_key(row) in held:
-            continue
-        former = best.get(row["sample_id"])
-        if former is None or _rank(row) > _rank(former):
-            best[row["sample_id"]] = row
-    return best
+def members_of(tables: Tables, service: str, versions: Mapping[str, int | None]) -> list[Member]:
+    """Accepted samples with a usable label at these table versions, sorted by id, as the tables say it.
+
+    A label that a model gave is usable in the pool only: gate and test samples that have no other are no members.
+    """
+    return members_at(tables, service, versions).listed()
 
 
-def _label_key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["sample_id"], row["source"], row["at"], row["label"]
+def members_at(tables: Tables, service: str, versions: Mapping[str, int | None]) -> Members:
+    """:func:`members_of` as columns."""
+    return members_seen(look(tables, service, versions, nothing_seen()))
 
 
-def _rank(row: dict[str, Any]) -> tuple[int, Any, str]:
-    return LABEL_STRENGTH.get(row["source"], -1), row["at"], row["label"]
+def dataset_members(store: Manifests, tables: Tables, dataset: DatasetVersion) -> Members:
+    """Who is in a dataset version: what was kept when it was frozen, else what the tables say."""
+    if dataset.members is not None:
+        key = members_key(dataset.service, dataset.members)
+        data = store.get(key) if store.size(key) is not None else b""
+        if digest(data) == dataset.members:
+            return from_parquet(data)
+        why = "its bytes are others" if data else "it is not there"
+        _LOG.warning("%s/%s cannot be used (%s): the tables are read", store.url, key, why)
+    return members_at(tables, dataset.service, dataset.tables)
+
+
+def former_members(store: Manifests, tables: Tables, service: str, name: str) -> Members:
+    """Who was in an earlier dataset version.
+
+    Raises:
+        UnknownDataset: see :func:`load_dataset`.
+    """
+    return dataset_members(store, tables, load_dataset(store, service, name))
 
 
 def freeze(store: Manifests, tables: Tables, service: str) -> DatasetVersion:
-    """Read the tables as they are now and record the dataset version that this read is. Idempotent."""
+    """Read the tables as they are now and record the dataset version that this read is. Idempotent.
+
+    Of the tables it reads what came since the last time.
+    """
     versions = {name: tables.version(name) for name in TABLES}
-    members = members_of(tables, service, versions)
-    name = content_id(service, members)
-    counts = Counter(m.split for m in members)
+    before = load_seen(store, service)
+    seen = look(tables, service, versions, before)
+    members = members_seen(seen)
+    if seen.files != before.files:
+        save_seen(store, service, seen)
+    kept = to_parquet(members)
+    splits = Counter(members.column("split"))
     version = DatasetVersion(
-        id=name,
+        id=content_id(service, members),
         service=service,
         tables=versions,
-        counts={split: counts[split] for split in ("pool", "gate", "test")},
+        counts={split: splits[split] for split in ("pool", "gate", "test")},
+        members=digest(kept),
+        accepted=accepted_counts(seen),
     )
-    store.create(dataset_key(service, name), canonical(version.model_dump(mode="json")))
+    store.create(members_key(service, digest(kept)), kept)
+    store.create(dataset_key(service, version.id), canonical(version.model_dump(mode="json")))
     return version
 
 
-def content_id(service: str, members: list[Member]) -> str:
+def content_id(service: str, members: Members) -> str:
     """Name of the dataset version with these members: a digest of who is in it with which label."""
-    return digest(canonical([service, [[m.sample_id, m.label] for m in members]]))
+    return digest(canonical([service, list(zip(members.ids, members.column("label"), strict=True))]))
 
 
 def load_dataset(store: Manifests, service: str, name: str) -> DatasetVersion:
@@ -145,7 +145,7 @@ def load_dataset(store: Manifests, service: str, name: str) -> DatasetVersion:
     return DatasetVersion.model_validate(json.loads(store.get(key)))
 
 
-def hold_labels(tables: Tables, members: list[Member], reason: str) -> int:
+def hold_labels(tables: Tables, members: Sequence[Member], reason: str) -> int:
     """Set the labels of ``members`` aside, so that later rounds do not learn from them; return how many were.
 
     A label of a stronger source, or a newer one, given later counts again.
@@ -156,13 +156,21 @@ def hold_labels(tables: Tables, members: list[Member], reason: str) -> int:
     return tables.merge("holds", [to_row(r) for r in rows], Hold)
 
 
-def example_payloads(tables: Tables, service: str, dataset: DatasetVersion, count: int) -> list[bytes]:
+def example_payloads(
+    tables: Tables, service: str, dataset: DatasetVersion, count: int, members: Members | None = None
+) -> list[bytes]:
     """Raw inputs of the first ``count`` samples of a dataset version, by id, that have one: always the same ones.
 
-    There are fewer where most samples came without their raw input, and none where all did.
+    There are fewer where most samples came without their raw input, and none where all did. ``members`` are those of
+    the version, where the caller knows them.
     """
-    raw = {r["sample_id"] for r in tables.read("samples", ["sample_id"], where=not_empty("payload"))}
-    chosen = [m.sample_id for m in members_of(tables, service, dataset.tables) if m.sample_id in raw][:count]
-    rows = tables.read("samples", ["sample_id", "payload"], where=one_of("sample_id", chosen))
-    payloads = {r["sample_id"]: r["payload"] for r in rows}
-    return [payloads[name] for name in chosen]
+    ids = (members_at(tables, service, dataset.tables) if members is None else members).ids
+    found: list[bytes] = []
+    start, size = 0, count  # most have one, and each may be in another file
+    while start < len(ids) and len(found) < count:
+        some = ids[start : start + size]
+        rows = tables.read("samples", ["sample_id", "payload"], where=one_of("sample_id", some))
+        payloads = {r["sample_id"]: r["payload"] for r in rows}
+        found += [payloads[name] for name in some if payloads[name]]
+        start, size = start + size, 4 * size
+    return found[:count]

@@ -64,10 +64,30 @@ class Gate(_Strict):
     """The same in milliseconds, on the machine that judges."""
     min_agreement: float = Field(default=0.99, ge=0, le=1)
     """Least share of gate samples on which the exported model answers as the trained one."""
+    max_samples: int | None = Field(default=5000, ge=2)
+    """Of more gate samples so many judge, drawn by a hash of their names, and of test samples likewise, so that a round
+    does not cost more with all that was ever labelled; null takes all. Worn ones make room for others."""
     max_reuse: int = Field(default=50, ge=1)
-    """Decisions that one set of gate samples may make."""
+    """Decisions that one gate sample may make; then it only refuses what does harm."""
+    near_duplicates: float | None = Field(default=0.95, gt=0, le=1)
+    """Photos that are alike at least so much do not stand on two sides of the split: the later one is set aside.
+    The measure is the correlation of their 16 x 16 grey miniatures; null compares nothing."""
     bootstrap_minimum: float | None = None
     """Without a champion: the least value of the metric on the gate samples."""
+
+    @model_validator(mode="after")
+    def _no_pseudo_judges(self) -> Gate:
+        if "pseudo" in self.trust:
+            raise ValueError("trust cannot name pseudo: a model's own answers judge no model")
+        return self
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> Gate:
+        if self.max_samples is not None and self.max_samples < self.min_samples:
+            raise ValueError(
+                f"max_samples {self.max_samples} is below min_samples {self.min_samples}: nothing can pass"
+            )
+        return self
 
     @model_validator(mode="after")
     def _enough_resamples(self) -> Gate:

@@ -24,6 +24,7 @@ TYPES: dict[str, str] = {
     "at": "timestamp",
     "payload": "binary",
     "embedding": "binary",
+    "miniature": "binary",
     "confidence": "float64",
     "selection_probability": "float64",
 }

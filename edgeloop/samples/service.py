@@ -15,7 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from edgeloop.errors import BadInput
 from edgeloop.samples.judging import Gate as Gate  # noqa: PLC0414 (others know it from here)
+from edgeloop.samples.labelling import Labelling as Labelling  # noqa: PLC0414 (others know it from here)
 from edgeloop.samples.selection import Selection as Selection  # noqa: PLC0414 (others know it from here)
+from edgeloop.samples.training import Full as Full  # noqa: PLC0414 (others know it from here)
+from edgeloop.samples.training import Head as Head  # noqa: PLC0414 (others know it from here)
+from edgeloop.samples.training import Trainer as Trainer  # noqa: PLC0414 (others know it from here)
 
 SERVICE_VERSION = 1
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
@@ -50,42 +54,6 @@ class Feature(_Strict):
     max: float | None = None
 
 
-class Head(_Strict):
-    """The linear softmax head fitted on backbone features."""
-
-    c: float = Field(default=0.1, gt=0)
-    """Inverse regularisation strength, as in scikit-learn's LogisticRegression."""
-    max_iter: int = Field(default=300, ge=10)
-    tol: float = Field(default=1e-3, gt=0)
-    """Where the fit stops; a smaller one costs seconds and changes nothing that was measured."""
-
-
-class Full(_Strict):
-    """Training of the whole backbone (``mode: full``)."""
-
-    epochs: int = Field(default=5, ge=1, le=1000)
-    batch_size: int = Field(default=32, ge=2, le=1024)
-    learning_rate: float = Field(default=1e-3, gt=0, le=1)
-    augment: bool = True
-    quantize: Literal["dynamic", "float32"] = "dynamic"
-
-
-class Trainer(_Strict):
-    """How a candidate is made."""
-
-    backbone: str | None = None
-    """``xception`` (from scratch), ``xception:imagenet``, ``xception:FILE.keras``, or a LiteRT extractor (.tflite)."""
-    head: Head = Head()
-    full: Full = Full()
-    replay: int = Field(default=5000, ge=0)
-    """Most samples of earlier promoted dataset versions that a retrain learns from again, drawn uniformly."""
-    pipeline: str = "edgeloop.learning.tabular:elastic_net"
-    """Dotted path of a function that returns a scikit-learn estimator (tabular services)."""
-    params: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of ``pipeline``."""
-    seed: int = 0
-
-
 class Expectation(_Strict):
     """One Great Expectations expectation on the frame of a batch."""
 
@@ -116,6 +84,7 @@ class Service(_Strict):
     expectations: list[Expectation] | str = Field(default_factory=list)
     """Expectations, or the name of a suite in data/expectations/."""
     gate: Gate = Gate()
+    labelling: Labelling = Labelling()
     rings: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0, 1], min_length=1)
     """Rings in the order in which they get a release; a ring that is not named gets none."""
 
@@ -133,8 +102,16 @@ class Service(_Strict):
                 raise ValueError(f"a service of kind {self.kind} needs the field {field}")
         if self.kind == "image-classifier" and not self.trainer.backbone:
             raise ValueError("an image-classifier needs the field trainer.backbone")
+        self.labelling.check_kind(self.kind)
+        self._check_trainer()
         self._check_names()
         return self
+
+    def _check_trainer(self) -> None:
+        if self.trainer.balanced and not self.is_classifier:
+            raise ValueError(f"trainer.balanced is for classifiers, this is a {self.kind}: leave it out")
+        if self.trainer.incremental and self.kind == "image-classifier":
+            raise ValueError("trainer.incremental is for tabular services: leave it out, a head is refitted in seconds")
 
     def _check_names(self) -> None:
         labels, names = self.labels or [], self.feature_names

@@ -1,26 +1,29 @@
 """The Delta tables of a service, written only by insert-only merges on a key.
 
 A record that is delivered twice changes nothing, rows are never changed, and every version of a table can be read
-again, however old: neither its log nor a file that compaction replaced is ever deleted. Five tables: ``samples``,
-``labels``, ``verdicts`` (one per checked sample), ``quarantine`` (what was set aside, with the reason) and ``holds``
-(labels that a refused candidate was trained on).
+again, however old: neither its log nor a file that compaction replaced is ever deleted. Six tables: ``samples``,
+``labels``, ``verdicts`` (one per checked sample), ``quarantine`` (what was set aside, with the reason), ``holds``
+(labels that a refused candidate was trained on) and ``miniatures`` (what accepted photos look like from afar).
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeloop.errors import EdgeloopError, Unavailable
 from edgeloop.samples.segments import TYPES, columns_of
+from edgeloop.samples.where import Where as Where  # noqa: PLC0414 (others know it from here)
+from edgeloop.samples.where import filtered
+from edgeloop.samples.where import not_empty as not_empty  # noqa: PLC0414 (others know it from here)
+from edgeloop.samples.where import one_of as one_of  # noqa: PLC0414 (others know it from here)
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.compute as pc
     from deltalake import DeltaTable
 
     from edgeloop.samples.records import Record
@@ -31,6 +34,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "verdicts": ("sample_id",),
     "quarantine": ("record_id",),
     "holds": ("sample_id", "source", "at", "label"),
+    "miniatures": ("sample_id",),
 }
 _ATTEMPTS = 8
 #: Delta forgets versions after a month otherwise, and with them the dataset versions that are reads of them.
@@ -38,8 +42,6 @@ _KEEP_HISTORY = {"delta.enableExpiredLogCleanup": "false"}
 #: Compaction waits for this many files under the size that it aims at.
 COMPACT_FILES = 64
 _COMPACT_BYTES = 128_000_000
-#: Rows that are looked at together when a read is filtered: a hundred megabytes of photos.
-_BATCH_ROWS = 4096
 
 
 class TableUnavailable(Unavailable):
@@ -57,6 +59,17 @@ class Location(Protocol):
     def uri(self) -> str: ...
     @property
     def storage_options(self) -> dict[str, str] | None: ...
+
+
+@dataclass(frozen=True)
+class Since:
+    """What a table has that was not read before."""
+
+    rows: pa.Table
+    files: tuple[str, ...]
+    """All files of the table at that version, sorted."""
+    anew: bool
+    """Files that were read before are gone: ``rows`` are all."""
 
 
 Locate = Callable[[str], Location]
@@ -82,36 +95,17 @@ def arrow_schema(model: type[Record]) -> pa.Schema:
     return pa.schema([pa.field(n, types.get(TYPES.get(n, ""), pa.string())) for n in columns_of(model)])
 
 
-@dataclass(frozen=True)
-class Where:
-    """Which rows to read: what holds of one column."""
-
-    column: str
-    holds: pc.Expression
-
-
-def one_of(column: str, values: Collection[str]) -> Where:
-    """Rows whose ``column`` is one of ``values``."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return Where(column, pc.field(column).isin(pa.array(list(values), type=pa.string())))
-
-
-def not_empty(column: str) -> Where:
-    """Rows whose binary ``column`` holds at least one byte."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return Where(column, pc.field(column) != pa.scalar(b"", type=pa.binary()))
-
-
 class Tables:
     """The tables of one service. Holds no connection and no state."""
 
     def __init__(self, service: str, locate: Locate) -> None:
         self._service = service
         self._locate = locate
+
+    @property
+    def service(self) -> str:
+        """Name of the service."""
+        return self._service
 
     def merge(self, name: str, rows: Sequence[Mapping[str, Any]], model: type[Record]) -> int:
         """Insert the rows whose key is not there yet; return how many were.
@@ -175,12 +169,22 @@ class Tables:
     def _read(
         self, name: str, columns: Sequence[str] | None, version: int | None, where: Where | None
     ) -> list[dict[str, Any]]:
+        table = self._opened(name, version)
+        if table is None:
+            return []
+        if where is not None:
+            return _matching(table.to_pyarrow_dataset(), columns, where)
+        rows: list[dict[str, Any]] = table.to_pyarrow_table(columns=list(columns) if columns else None).to_pylist()
+        return rows
+
+    def _opened(self, name: str, version: int | None) -> DeltaTable | None:
+        """A table at ``version`` or the newest; None if it is absent, see :meth:`read` for the errors."""
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
         place = self._locate(table_prefix(self._service, name))
         try:
-            table = DeltaTable(place.uri, version=version, storage_options=place.storage_options)
+            return DeltaTable(place.uri, version=version, storage_options=place.storage_options)
         except (TableNotFoundError, DeltaError) as error:
             if version is not None:
                 raise LostVersion(
@@ -189,11 +193,42 @@ class Tables:
                 ) from error
             if not isinstance(error, TableNotFoundError):
                 raise
-            return []
-        if where is not None:
-            return _matching(table.to_pyarrow_dataset(), columns, where)
-        rows: list[dict[str, Any]] = table.to_pyarrow_table(columns=list(columns) if columns else None).to_pylist()
-        return rows
+            return None
+
+    def since(self, name: str, columns: Sequence[str], version: int, known: Sequence[str]) -> Since:
+        """Rows of ``version`` that are in none of the files ``known``, all of which were read at some other version.
+
+        Merges add files and change none; only compaction takes files away. Then all rows are read.
+
+        Raises:
+            LostVersion, TableUnavailable: see :meth:`read`.
+        """
+        from pyarrow.dataset import FileSystemDataset
+
+        with self._reading(name):
+            table = self._opened(name, version)
+            assert table is not None  # a version that is not there is lost
+            dataset = table.to_pyarrow_dataset()
+            fragments = {fragment.path: fragment for fragment in dataset.get_fragments()}
+            anew = not set(known) <= fragments.keys()
+            wanted = sorted(fragments.keys() - (set() if anew else set(known)))
+            part = FileSystemDataset(
+                [fragments[path] for path in wanted], dataset.schema, dataset.format, dataset.filesystem
+            )
+            return Since(part.to_table(columns=list(columns)), tuple(sorted(fragments)), anew)
+
+    def each(self, name: str, columns: Sequence[str], where: Where) -> Iterator[dict[str, Any]]:
+        """Rows of :meth:`read`, newest version, one after the other: for what would not fit into memory together."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        place = self._locate(table_prefix(self._service, name))
+        with self._reading(name):
+            try:
+                table = DeltaTable(place.uri, storage_options=place.storage_options)
+            except TableNotFoundError:
+                return
+            yield from filtered(table.to_pyarrow_dataset(), columns, where)
 
     def version(self, name: str) -> int | None:
         """Newest version number of a table, None if there is none.
@@ -257,10 +292,4 @@ def compact(tables: Tables, claim: Claim) -> list[str]:
 
 
 def _matching(dataset: Any, columns: Sequence[str] | None, where: Where) -> list[dict[str, Any]]:
-    """Filtered batch by batch: the Delta library's own statistics do not compare with Arrow's strings."""
-    names = list(columns or dataset.schema.names)
-    needed = list(dict.fromkeys([*names, where.column]))
-    rows: list[dict[str, Any]] = []
-    for batch in dataset.to_batches(columns=needed, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=4):
-        rows += batch.filter(where.holds).select(names).to_pylist()
-    return rows
+    return list(filtered(dataset, columns or dataset.schema.names, where))

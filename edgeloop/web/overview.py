@@ -89,11 +89,13 @@ def _champion(app: App, service: str) -> dict[str, Any] | None:
     if version is None:
         return None
     rollout = app.fleet.last_rollout(service)
+    drifted = app.fleet.events(service, "drift", version.version)
     return {
         "version": version.version,
         "release": app.fleet.release_of(service, version.version),
         "rollout": rollout["state"] if rollout else None,
         "reason": rollout["reason"] if rollout else None,
+        "drift": drifted[0]["reason"] if drifted else None,
     }
 
 

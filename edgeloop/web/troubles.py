@@ -30,6 +30,8 @@ def _fleet(found: Mapping[str, Any]) -> Iterator[str]:
     for service, champion in found["champions"].items():
         if champion and champion["rollout"] == "reverted":
             yield f"{service}: version {champion['version']} was taken back: {champion['reason'] or 'no reason given'}"
+        if champion and champion.get("drift"):
+            yield f"{service}: {champion['drift']}; see  edgeloop drift {service}"
     for node in found["nodes"]:
         who = f"{node['node']} ({node['service']}, ring {node['ring']})"
         if not node["online"]:

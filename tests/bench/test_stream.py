@@ -21,6 +21,11 @@ def bench(home: Path, shared: Path, name: str, *more: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
+def written(folder: Path) -> dict[str, int]:
+    """When each file was."""
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.timeout(240)
 def test_the_digits_drift_and_replay_of_typical_labels_beats_sedna(tmp_path: Path, shared: Path) -> None:
     found = bench(tmp_path, shared, "digits", "--seeds", "2", "--limit", "600", "--methods", "sedna,ours")
@@ -48,10 +53,28 @@ def test_photos_are_features_that_are_computed_once(tmp_path: Path, shared: Path
     backbone = shared / "models" / "mobilenet_v1_1.0_224_quant_embedding_extractor.tflite"
     more = ("--seeds", "1", "--methods", "random", "--backbone", str(backbone))
     first = bench(tmp_path, shared, "cats-dogs", *more)
-    kept = sorted((tmp_path / "bench" / "stream" / "features").rglob("*.npz"))
-    assert len(kept) == 2
-    times = [path.stat().st_mtime_ns for path in kept]
+    kept = written(tmp_path / "bench" / "stream")
+    assert kept
     again = bench(tmp_path, shared, "cats-dogs", *more)
-    assert [path.stat().st_mtime_ns for path in kept] == times
+    assert written(tmp_path / "bench" / "stream") == kept
     assert first["methods"][0]["matrix"] == again["methods"][0]["matrix"]
     assert first["methods"][0]["figures"]["final"]["value"] > 0.9
+
+
+@pytest.mark.timeout(240)
+def test_saved_results_become_the_page_and_no_baseline_is_over_budget(tmp_path: Path, shared: Path) -> None:
+    results = []
+    for name in ("digits", "wine"):
+        results.append(str(tmp_path / f"{name}.json"))
+        found = bench(tmp_path, shared, name, "--seeds", "1", "--limit", "400", "--json", results[-1])
+        assert {m["method"]: m["over_budget"] for m in found["methods"] if m["over_budget"]} == {}
+        assert found == json.loads(Path(results[-1]).read_text(encoding="utf-8"))
+    page = tmp_path / "benchmarks.md"
+    command = [sys.executable, "-m", "edgeloop.cli", "--home", str(tmp_path), "bench", "report", *results]
+    done = subprocess.run([*command, "--markdown", str(page)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = page.read_text(encoding="utf-8")
+    assert text.count("## ") == 2
+    assert "| requirement | digits | wine |" in text
+    assert "not reached: digits: 5 seeds: 1" in done.stdout
+    assert page.with_suffix(".png").is_file()

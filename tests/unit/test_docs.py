@@ -32,10 +32,11 @@ from edgeloop.edge.runtime import Runtime
 from edgeloop.edge.spool.spool import Spool
 from edgeloop.edge.stats import Stats
 from edgeloop.fleet.rings import FleetPlan
+from edgeloop.learning.drift.kept import plot_key, state_key
 from edgeloop.learning.rounds import round_record_key
 from edgeloop.learning.train import candidate_key
-from edgeloop.samples import judging, records, releases, service, topics
-from edgeloop.samples.dataset import dataset_key
+from edgeloop.samples import judging, labelling, records, releases, service, topics
+from edgeloop.samples.dataset import dataset_key, members_key
 from edgeloop.samples.segments import segment_key
 from edgeloop.samples.splits import SHARES
 from edgeloop.samples.table import KEYS, table_prefix
@@ -207,6 +208,9 @@ def described(page: str, heading: str) -> list[Row]:
         service.Gate,
         judging.Vetoes,
         judging.Veto,
+        labelling.Labelling,
+        labelling.Shares,
+        labelling.Pseudo,
         service.Expectation,
     ],
     ids=lambda m: str(m.__name__),
@@ -390,21 +394,26 @@ def test_the_store_page_has_every_prefix() -> None:
         segment_key("labels", "s", b""),
         table_prefix("s", "samples"),
         dataset_key("s", name),
+        members_key("s", name),
         candidate_key("s", name),
         round_record_key("s", "run"),
         releases.blob_key(name),
         releases.release_key("s", name),
         releases.metadata_key("timestamp.json"),
+        state_key("s", 1),
+        plot_key("s", "1-1"),
         "archive/",
         "quarantine/",
         "features/",
+        "inputs/",
         "claims/",
         ".edgeloop-check/",
     ]
     assert named == {key.split("/")[0] for key in keys}
     code = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "edgeloop").rglob("*.py"))
     assert all(
-        f'f"{prefix}' in code for prefix in ("archive/", "quarantine/", "features/", "claims/", ".edgeloop-check/")
+        f'f"{prefix}' in code
+        for prefix in ("archive/", "quarantine/", "features/", "inputs/", "claims/", ".edgeloop-check/")
     )
     assert f"`{WRITING}/`" in prose(REFERENCE / "store-layout.md")
 

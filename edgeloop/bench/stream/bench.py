@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeloop.bench.stream.data import Stream, check_stream
+from edgeloop.bench.stream.data import Stream, check_stream, contradictions
 from edgeloop.bench.stream.folder import open_stream
 from edgeloop.bench.stream.learner import make_learner
 from edgeloop.bench.stream.methods import find_methods
 from edgeloop.bench.stream.photos import Photographs
 from edgeloop.bench.stream.policy import Method
-from edgeloop.bench.stream.protocol import Run, run_method
+from edgeloop.bench.stream.protocol import BUDGET, Run, run_method
 from edgeloop.bench.stream.result import StreamBench, same_as_last, summarise
 from edgeloop.bench.stream.split import SplitStream, split_stream
 
@@ -33,6 +33,8 @@ class StreamOptions:
     """Rounds by which what was sent comes late."""
     data: Path | None = None
     backbone: Path | None = None
+    budget: float = BUDGET
+    """CPU-seconds that learning may take in a round."""
 
 
 def bench_stream(what: str, home: Path, options: StreamOptions, say: Say) -> StreamBench:
@@ -51,7 +53,7 @@ def bench_data(stream: Stream, kinds: list[type[Method]], options: StreamOptions
     began = time.monotonic()
     check_stream(stream)
     splits = [split_stream(stream, seed, options.limit) for seed in range(options.seeds)]
-    runs = [run_seed(split, kinds, seed, options.delay, say) for seed, split in enumerate(splits)]
+    runs = [run_seed(split, kinds, seed, options, say) for seed, split in enumerate(splits)]
     return StreamBench(
         stream=stream.name,
         labels=list(stream.labels),
@@ -59,6 +61,8 @@ def bench_data(stream: Stream, kinds: list[type[Method]], options: StreamOptions
         seeds=options.seeds,
         limit=options.limit,
         delay=options.delay,
+        budget=options.budget,
+        contradictory=[contradictions(bucket) for bucket in stream.buckets],
         rows=[
             {"pool": len(b.pool.truth), "gate": len(b.gate.truth), "test": len(b.test.truth)} for b in splits[0].buckets
         ],
@@ -68,13 +72,13 @@ def bench_data(stream: Stream, kinds: list[type[Method]], options: StreamOptions
     )
 
 
-def run_seed(split: SplitStream, kinds: list[type[Method]], seed: int, delay: int, say: Say) -> list[Run]:
+def run_seed(split: SplitStream, kinds: list[type[Method]], seed: int, options: StreamOptions, say: Say) -> list[Run]:
     """All methods on one seed, with the learner that they share."""
     start = split.buckets[0].pool
     learner = make_learner(start.features, start.truth, len(split.labels), seed)
     found = []
     for kind in kinds:
-        found.append(run_method(kind, split, learner, seed, delay))
+        found.append(run_method(kind, split, learner, seed, options.delay, budget=options.budget))
         final = sum(float(hits.mean()) for hits in found[-1].deployed[-1]) / len(split.buckets)
         say(f"seed {seed}: {kind.name} {final:.3f}, {found[-1].cpu_seconds:.1f} CPU-seconds")
     return found

@@ -117,6 +117,15 @@ def with_previous(truth: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[NO_PREVIOUS], truth[:-1]]).astype(np.int64)
 
 
+def contradictions(bucket: Bucket) -> int:
+    """Rows that equal another row of the bucket and bear another label: nobody can get all of them right."""
+    keys = [row.tobytes() for row in bucket.rows + np.float32(0)]  # adding 0 makes -0 the 0 that it equals
+    found: dict[bytes, set[int]] = {}
+    for key, label in zip(keys, bucket.truth.tolist(), strict=True):
+        found.setdefault(key, set()).add(label)
+    return sum(len(found[key]) > 1 for key in keys)
+
+
 def check_stream(stream: Stream) -> None:
     """Refuse what no method can learn from.
 

@@ -9,7 +9,15 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgeloop.bench.stream.data import NO_PREVIOUS, Bucket, EmptyBucket, Stream, label_numbers, with_previous
+from edgeloop.bench.stream.data import (
+    NO_PREVIOUS,
+    Bucket,
+    EmptyBucket,
+    Stream,
+    WidthDiffers,
+    label_numbers,
+    with_previous,
+)
 from edgeloop.bench.stream.named import LOADERS, photo_bucket
 from edgeloop.bench.stream.photos import Photographs
 from edgeloop.errors import BadInput
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 
 DEFINITION = "stream.yaml"
 _TABLES = (".csv", ".csv.gz", ".parquet")
+_HINTS = {"task": "quantities are not compared yet: cut them into grades and give these as labels"}
 
 
 class UnknownStream(BadInput):
@@ -83,7 +92,7 @@ def read_stream(folder: Path, photos: Photographs) -> Stream:
     paths = [_inside(folder, name) for name in spec.buckets]
     if any(p.is_dir() for p in paths) and spec.labels is None:
         raise InvalidStream(f"{folder / DEFINITION}: labels: folders of photos need the list of labels: add it")
-    tables = {p: _read_table(p, spec) for p in paths if not p.is_dir()}
+    tables = _same_columns({p: _read_table(p, spec) for p in paths if not p.is_dir()}, spec)
     labels = tuple(spec.labels or sorted({x for t in tables.values() for x in _labels(t, spec) if x}))
     buckets = tuple(
         photo_bucket(p.name, p, labels, photos) if p.is_dir() else _bucket(p, tables[p], spec, labels, photos)
@@ -101,7 +110,7 @@ def read_definition(path: Path) -> StreamFile:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"]) or "the file"
-        raise InvalidStream(f"{path}: {where}: {first['msg']}: mend it") from error
+        raise InvalidStream(f"{path}: {where}: {first['msg']}: {_HINTS.get(where, 'mend it')}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidStream(f"{path} is not YAML ({' '.join(str(error).split())[:120]}): mend it") from error
 
@@ -131,6 +140,23 @@ def _read_table(path: Path, spec: StreamFile) -> pd.DataFrame:
     if not len(table):
         raise EmptyBucket(f"bucket {path.name} has no rows: leave it out of buckets, or fill it")
     return table
+
+
+def _same_columns(tables: dict[Path, pd.DataFrame], spec: StreamFile) -> dict[Path, pd.DataFrame]:
+    """Features of every table in the order of the first: a column is known by its name, not by its place."""
+    if spec.image or not tables:
+        return tables
+    special = [c for c in (spec.label, spec.group) if c]
+    first, *_ = tables
+    wanted = tables[first].drop(columns=special).columns
+    for path, table in tables.items():
+        found = table.drop(columns=special).columns
+        if strange := sorted(map(str, set(found) ^ set(wanted))):
+            raise WidthDiffers(
+                f"bucket {path.name} has {len(found)} features, {first.name} has {len(wanted)}; not in both: "
+                f"{', '.join(strange)[:150]}: give all the same columns"
+            )
+    return {path: table[[*wanted, *special]] for path, table in tables.items()}
 
 
 def _labels(table: pd.DataFrame, spec: StreamFile) -> list[str | None]:

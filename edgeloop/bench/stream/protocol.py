@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 UPLOAD = 0.20
 LABELS = 0.05
 AUDIT = 0.01
+#: CPU-seconds that learning may take in a round; several times what the slowest method takes.
+BUDGET = 30.0
+#: Verdict of a candidate that took longer to learn; the gate never sees it.
+LATE = "over budget"
 #: A held candidate that is better on the locked test by at least this was rejected falsely.
 MISSED = 0.01
 
@@ -40,7 +44,7 @@ class Round:
 
     number: int
     verdict: str
-    """``pass``, ``fail``, ``inconclusive``, or ``none`` where there was no candidate."""
+    """``pass``, ``fail``, ``inconclusive``, ``over budget``, or ``none`` where there was no candidate."""
     reason: str
     false_promotion: bool = False
     false_rejection: bool = False
@@ -64,10 +68,18 @@ class Run:
     bytes: int = 0
     pooled: int = 0
     cpu_seconds: float = 0.0
+    slowest: float = 0.0
+    """CPU-seconds of the round that took longest to learn."""
 
 
 def run_method(
-    kind: type[Method], split: SplitStream, learner: Learner, seed: int, delay: int = 0, gate: Gate | None = None
+    kind: type[Method],
+    split: SplitStream,
+    learner: Learner,
+    seed: int,
+    delay: int = 0,
+    gate: Gate | None = None,
+    budget: float = BUDGET,
 ) -> Run:
     """Put one method through the stream.
 
@@ -78,12 +90,14 @@ def run_method(
         seed: of the draws; the audit draw is the same for all methods.
         delay: rounds by which what was sent, and gate labels, come late; 0 or 1.
         gate: settings of the gate; the defaults of a service if None.
+        budget: CPU-seconds of this process, threads of BLAS among them, that learning may take in a round; a candidate
+            that took more is dropped. The upper bound, ``joint``, has no limit.
 
     Raises:
         OverBudget: the method broke the rules.
     """
     method = kind(learner, np.random.default_rng([seed, zlib.crc32(kind.name.encode())]))
-    course = _Course(method, split, Run(kind.name, seed), seed, delay, gate or Gate())
+    course = _Course(method, split, Run(kind.name, seed), seed, delay, gate or Gate(), budget)
     course.start()
     for number in range(1, len(split.buckets)):
         course.play(number)
@@ -91,9 +105,11 @@ def run_method(
 
 
 class _Course:
-    def __init__(self, method: Method, split: SplitStream, run: Run, seed: int, delay: int, gate: Gate) -> None:
+    def __init__(
+        self, method: Method, split: SplitStream, run: Run, seed: int, delay: int, gate: Gate, budget: float
+    ) -> None:
         self.method, self.split, self.run = method, split, run
-        self._seed, self._delay, self._gate = seed, delay, gate
+        self._seed, self._delay, self._gate, self._budget = seed, delay, gate, budget
         self._waiting: deque[Batch] = deque()
         self._deployed: Model
 
@@ -109,9 +125,11 @@ class _Course:
         probabilities = self._deployed.probabilities(pool.features)
         self.run.prequential.append(probabilities.argmax(axis=1) == pool.truth)
         self._waiting.append(self._collect(number, pool, probabilities))
-        candidate = self._learn() if len(self._waiting) > self._delay else None
         before = self._deployed
-        verdict, reason = self._judge(candidate, number) if candidate else ("none", "no candidate")
+        candidate, late = self._learn() if len(self._waiting) > self._delay else (None, "")
+        verdict, reason = (LATE, late) if late else ("none", "no candidate")
+        if candidate:
+            verdict, reason = self._judge(candidate, number)
         if candidate and verdict == "pass":
             self._deployed = candidate
         self._score(candidate or before, self._deployed)
@@ -142,11 +160,16 @@ class _Course:
         rest = np.setdiff1d(sent, labelled)
         return Batch(number, pool.features[labelled], pool.truth[labelled], pool.features[rest])
 
-    def _learn(self) -> Model | None:
+    def _learn(self) -> tuple[Model | None, str]:
+        """The candidate, and why it was dropped where it took too long."""
         began = time.process_time()
         candidate = self.method.learn(self._waiting.popleft(), self._deployed)
-        self.run.cpu_seconds += time.process_time() - began
-        return candidate
+        spent = time.process_time() - began
+        self.run.cpu_seconds += spent
+        self.run.slowest = max(self.run.slowest, spent)
+        if candidate and spent > self._budget and not self.method.unlimited:
+            return None, f"{spent:.2f} of {self._budget:g} CPU-seconds"
+        return candidate, ""
 
     def _judge(self, candidate: Model, number: int) -> tuple[str, str]:
         if self.method.own_gate:

@@ -11,7 +11,7 @@ from edgeloop.bench.stream.data import NO_PREVIOUS
 from edgeloop.bench.stream.methods import METHODS
 from edgeloop.bench.stream.metrics import Figures, figures, interval, recovered
 from edgeloop.bench.stream.policy import Method
-from edgeloop.bench.stream.protocol import Run
+from edgeloop.bench.stream.protocol import LATE, Run
 from edgeloop.bench.stream.split import SplitStream
 
 
@@ -33,6 +33,8 @@ class MethodResult(BaseModel):
     something to recover."""
     over_sedna: dict[str, Interval]
     """``final`` and ``near_future`` less Sedna's, paired; empty without Sedna."""
+    over_best_sedna: dict[str, Interval]
+    """The same less the best of Sedna's rows, figure by figure."""
     final_candidate: float
     """Mean accuracy of the last candidate, deployed or not."""
     labels: float
@@ -41,8 +43,12 @@ class MethodResult(BaseModel):
     upload_share: float
     bytes: float
     cpu_seconds: float
+    slowest: float
+    """CPU-seconds of the round, of all seeds, that took longest to learn: what the budget is held against."""
     promotions: float
     held: float
+    over_budget: float
+    """Candidates that took longer to learn than they may."""
     false_promotions: float
     false_rejections: float
     matrix: list[list[float]]
@@ -61,6 +67,10 @@ class StreamBench(BaseModel):
     seeds: int
     limit: int
     delay: int
+    budget: float
+    """CPU-seconds that learning may take in a round."""
+    contradictory: list[int]
+    """Rows, by bucket, that equal another row of it and bear another label."""
     rows: list[dict[str, int]]
     """Rows of the first seed's ``pool``, ``gate`` and ``test``, by bucket."""
     same_as_last: Interval | None
@@ -90,7 +100,8 @@ def _method(name: str, column: int, names: list[str], found: Figures, runs: list
         method=name,
         about=METHODS[name].about,
         figures={key: _interval(drawn[:, column]) for key, drawn in found.values.items()},
-        over_sedna=_over_sedna(column, names, found),
+        over_sedna=_over(column, [name for name in names if name == "sedna"], names, found),
+        over_best_sedna=_over(column, [name for name in names if name.startswith("sedna")], names, found),
         final_candidate=float(candidates[-1].mean()),
         labels=sum(run.labels for run in runs) / seeds,
         label_share=sum(run.labels for run in runs) / pooled,
@@ -98,8 +109,10 @@ def _method(name: str, column: int, names: list[str], found: Figures, runs: list
         upload_share=sum(run.samples for run in runs) / pooled,
         bytes=sum(run.bytes for run in runs) / seeds,
         cpu_seconds=sum(run.cpu_seconds for run in runs) / seeds,
+        slowest=max(run.slowest for run in runs),
         promotions=sum(one.verdict == "pass" for one in rounds) / seeds,
         held=sum(one.verdict in {"fail", "inconclusive"} for one in rounds) / seeds,
+        over_budget=sum(one.verdict == LATE for one in rounds) / seeds,
         false_promotions=sum(one.false_promotion for one in rounds) / seeds,
         false_rejections=sum(one.false_rejection for one in rounds) / seeds,
         matrix=found.matrix[:, :, column].tolist(),
@@ -108,12 +121,14 @@ def _method(name: str, column: int, names: list[str], found: Figures, runs: list
     )
 
 
-def _over_sedna(column: int, names: list[str], found: Figures) -> dict[str, Interval]:
-    if "sedna" not in names:
-        return {}
-    theirs = names.index("sedna")
-    both = {key: found.values[key] for key in ("final", "near_future")}
-    return {key: _interval(drawn[:, column] - drawn[:, theirs]) for key, drawn in both.items()}
+def _over(column: int, rivals: list[str], names: list[str], found: Figures) -> dict[str, Interval]:
+    """``final`` and ``near_future`` less those of the rival that measured best."""
+    differences = {}
+    for key in ("final", "near_future") if rivals else ():
+        drawn = found.values[key]
+        best = max((names.index(rival) for rival in rivals), key=lambda n: float(drawn[0, n]))
+        differences[key] = _interval(drawn[:, column] - drawn[:, best])
+    return differences
 
 
 def _interval(drawn: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Interval:

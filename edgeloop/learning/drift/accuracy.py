@@ -5,15 +5,16 @@ Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeloop.errors import BadInput
 from edgeloop.learning.drift.betting import Wealth
 from edgeloop.learning.drift.finding import Band, Course, Finding
-from edgeloop.learning.drift.monitors import Record
+from edgeloop.learning.drift.record import KeptRecord, Record
 from edgeloop.learning.drift.scores import as_rows
 
 if TYPE_CHECKING:
@@ -66,6 +67,19 @@ class AccuracyMonitor:
         self._record = Record(quantity, "accuracy", alpha, floor)
         self._right = 0
 
+    def keep(self) -> tuple[KeptRecord, dict[str, NDArray[Any]]]:
+        """All that must be kept to go on later; see :meth:`restore`."""
+        return self._record.keep(), {**self._wealth.keep(), "right": np.asarray([self._right])}
+
+    @classmethod
+    def restore(cls, kept: KeptRecord, arrays: Mapping[str, NDArray[Any]]) -> AccuracyMonitor:
+        """The monitor that was kept."""
+        course = kept.course
+        made = cls(course.quantity, course.floor or 0.0, 10**-course.threshold)
+        made._record, made._wealth = Record.restore(kept), Wealth.restore(arrays)
+        made._right = int(arrays["right"][0])
+        return made
+
     @property
     def finding(self) -> Finding | None:
         return self._record.finding
@@ -73,6 +87,10 @@ class AccuracyMonitor:
     @property
     def course(self) -> Course:
         return self._record.course
+
+    @property
+    def width(self) -> int:
+        return 1
 
     def check(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """The answers as they are tested, float64 [samples, 1].

@@ -8,7 +8,8 @@ a little more of the cash on the table at each sample, and so pays for a change 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +29,19 @@ class Wealth:
         self._capital = np.zeros(bets)
         self._sums = np.zeros(bets)
         self._starts = np.zeros(bets, dtype=np.int64)
+
+    def keep(self) -> dict[str, NDArray[Any]]:
+        """All that must be kept to go on later; see :meth:`restore`."""
+        cash = np.asarray([self._cash, self.samples], dtype=np.float64)
+        return {"cash": cash, "capital": self._capital, "sums": self._sums, "starts": self._starts}
+
+    @classmethod
+    def restore(cls, kept: Mapping[str, NDArray[Any]]) -> Wealth:
+        """The gambler that was kept."""
+        made = cls(len(kept["capital"]))
+        made._cash, made.samples = float(kept["cash"][0]), int(kept["cash"][1])
+        made._capital, made._sums, made._starts = (kept[name].copy() for name in ("capital", "sums", "starts"))
+        return made
 
     def play(self, factors: NDArray[np.float64]) -> float:
         """Take one sample's factor of each bet, float64 [bets]; return the wealth after it.

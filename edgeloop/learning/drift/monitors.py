@@ -1,31 +1,29 @@
 """Sequential tests of one quantity each, fed sample by sample in the order of arrival.
 
 A monitor depends on its reference, its seed and the samples alone, so that one that was lost is had again by feeding
-it the same samples from the start.
+it the same samples from the start. One that is kept goes on where it was: what it learned of the reference, what it
+ranks among, and its gambler's capital are numbers in arrays.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edgeloop.errors import BadInput
 from edgeloop.learning.drift.betting import Wealth
-from edgeloop.learning.drift.finding import Band, Course, Finding, Kind, Point
+from edgeloop.learning.drift.finding import Course, Finding, Kind
 from edgeloop.learning.drift.ranks import Ranks
-from edgeloop.learning.drift.scores import Measured, as_rows
+from edgeloop.learning.drift.record import KeptRecord, Record
+from edgeloop.learning.drift.scores import Measured, as_rows, measured_again
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Slopes of the bets on a rank u: a sample's factor is 1 + slope * (u - 1/2). Positive for every rank.
 _SLOPES = np.asarray([-1.9, -1.0, 1.0, 1.9])
-
-
-class WrongLevel(BadInput):
-    """A rate of false alarms is not between 0 and 1."""
 
 
 class Monitor(Protocol):
@@ -35,51 +33,11 @@ class Monitor(Protocol):
     def finding(self) -> Finding | None: ...
     @property
     def course(self) -> Course: ...
+    @property
+    def width(self) -> int: ...
     def check(self, rows: NDArray[np.float64]) -> NDArray[np.float64]: ...
     def look(self, rows: NDArray[np.float64], at: datetime | None = None) -> Finding | None: ...
-
-
-class Record:
-    """The looks of one monitor, and its finding once there is one."""
-
-    def __init__(self, quantity: str, kind: Kind, alpha: float, floor: float | None = None) -> None:
-        if not 0 < alpha < 1:
-            raise WrongLevel(f"alpha {alpha} of {quantity} is no rate of false alarms: use one between 0 and 1")
-        self.finding: Finding | None = None
-        self._empty = Course(quantity=quantity, kind=kind, threshold=float(-np.log10(alpha)), floor=floor)
-        self._points: list[Point] = []
-        self._bands: list[Band] = []
-        self._crossed: tuple[float, int, int] | None = None
-
-    @property
-    def course(self) -> Course:
-        return self._empty.model_copy(update={"points": tuple(self._points), "bands": tuple(self._bands)})
-
-    def sample(self, wealth: Wealth) -> None:
-        """Note the first sample at which the wealth crosses the threshold; what it falls to later does not matter."""
-        if self._crossed is None and (statistic := float(np.log10(wealth.total))) >= self._empty.threshold:
-            self._crossed = statistic, wealth.samples, wealth.since
-
-    def look(self, wealth: Wealth, at: datetime | None, band: Band | None = None) -> Finding | None:
-        """Add a point to the course; return the finding if it is new."""
-        self._points.append(Point(samples=wealth.samples, statistic=float(np.log10(wealth.total)), at=at))
-        self._bands += [band] if band else []
-        if self._crossed is None or self.finding is not None:
-            return None
-        self.finding = self._found(*self._crossed)
-        return self.finding
-
-    def _found(self, statistic: float, samples: int, since: int) -> Finding:
-        return Finding(
-            quantity=self._empty.quantity,
-            kind=self._empty.kind,
-            statistic=statistic,
-            threshold=self._empty.threshold,
-            samples=samples,
-            since=since,
-            since_at=next((p.at for p in self._points if p.samples > since), None),
-            course=self.course,
-        )
+    def keep(self) -> tuple[KeptRecord, dict[str, NDArray[Any]]]: ...
 
 
 class TwoSample:
@@ -96,6 +54,22 @@ class TwoSample:
         self._wealth = Wealth(2 * measured.reference.shape[1] * len(_SLOPES))
         self._record = Record(quantity, kind, alpha)
 
+    def keep(self) -> tuple[KeptRecord, dict[str, NDArray[Any]]]:
+        """All that must be kept to go on later; see :meth:`restore`."""
+        return self._record.keep(), {**self._wealth.keep(), **self._measured.fixed, "known": self._ranks.known}
+
+    @classmethod
+    def restore(
+        cls, kept: KeptRecord, arrays: Mapping[str, NDArray[Any]], seed: int, labels: Sequence[str] | None
+    ) -> TwoSample:
+        """The monitor that was kept; ``labels`` where answers are ranked."""
+        fixed = {name: arrays[name] for name in ("centre", "scale", "axes") if name in arrays}
+        made = cls.__new__(cls)
+        made._record, made._wealth = Record.restore(kept), Wealth.restore(arrays)
+        made._measured = measured_again(fixed, arrays["known"], labels)
+        made._ranks = Ranks(arrays["known"], seed, made._wealth.samples)
+        return made
+
     @property
     def finding(self) -> Finding | None:
         return self._record.finding
@@ -103,6 +77,10 @@ class TwoSample:
     @property
     def course(self) -> Course:
         return self._record.course
+
+    @property
+    def width(self) -> int:
+        return self._measured.width
 
     def check(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """The rows as they are tested, float64 [samples, width].

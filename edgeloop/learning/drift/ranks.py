@@ -19,10 +19,17 @@ if TYPE_CHECKING:
 class Ranks:
     """Smoothed ranks of a stream of scores after a reference; not-a-number ranks above everything."""
 
-    def __init__(self, reference: NDArray[np.float64], seed: int) -> None:
-        """``reference``: float64 [samples, scores]; ``seed`` breaks ties."""
+    def __init__(self, reference: NDArray[np.float64], seed: int, added: int = 0) -> None:
+        """``reference``: float64 [samples, scores]; ``seed`` breaks ties; ``added`` of them were ranked before."""
         self._known = [sorted(column) for column in _ordered(reference).T.tolist()]
-        self._rng = np.random.default_rng(seed)
+        bits = np.random.PCG64(seed)
+        bits.advance(added * reference.shape[1])
+        self._rng = np.random.Generator(bits)
+
+    @property
+    def known(self) -> NDArray[np.float64]:
+        """Everything that a new sample is ranked among: float64 [samples, scores], each column sorted."""
+        return np.asarray(self._known, dtype=np.float64).T
 
     def add(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Ranks of new scores [samples, scores] in (0, 1], in the order of arrival; they join what is known.

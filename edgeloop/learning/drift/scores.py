@@ -6,9 +6,9 @@ not ranked again, or nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,24 +52,43 @@ class Measured:
     width: int
     reference: NDArray[np.float64]
     """float64 [samples, scores]."""
+    fixed: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """What ``scores`` learned from the reference: to be kept with it, see :func:`measured_again`."""
+
+
+def measured_again(fixed: Mapping[str, NDArray[Any]], ranked: Rows, labels: Sequence[str] | None) -> Measured:
+    """What was measured before, with ``ranked`` [samples, scores] to rank among; ``labels`` where answers are."""
+    if "axes" in fixed:
+        return Measured(_directions(fixed), len(fixed["centre"]), ranked, fixed)
+    return Measured(_same if labels is None else _indicators(len(labels)), 1, ranked)
+
+
+def _same(rows: Rows) -> Rows:
+    return rows
+
+
+def _indicators(labels: int) -> Scores:
+    """One column for each label, and one for any other."""
+    known = np.arange(labels + 1)
+
+    def scores(rows: Rows) -> Rows:
+        return np.asarray(rows == known, dtype=np.float64)
+
+    return scores
 
 
 def of_values(reference: NDArray[np.float64]) -> Measured:
     """Score a number (a column, a confidence, a residual) by itself: [samples] or [samples, 1]."""
     rows = as_rows(reference, 1)
     _enough(len(rows))
-    return Measured(lambda values: values, 1, rows)
+    return Measured(_same, 1, rows)
 
 
 def of_labels(reference: Sequence[str], labels: Sequence[str]) -> Measured:
     """Score a predicted label by an indicator of each label, and one of any other; rows are of ``places``."""
-    known = np.arange(len(labels) + 1)
-
-    def indicators(rows: Rows) -> Rows:
-        return np.asarray(rows == known, dtype=np.float64)
-
     _enough(len(reference))
-    return Measured(indicators, 1, indicators(places(reference, labels)))
+    scores = _indicators(len(labels))
+    return Measured(scores, 1, scores(places(reference, labels)))
 
 
 def places(answers: Sequence[str], labels: Sequence[str]) -> Rows:
@@ -93,16 +112,22 @@ def of_embeddings(reference: NDArray[np.float32], seed: int) -> Measured:
         raise BrokenReference(f"{len(rows)} reference embeddings hold values that are not finite: leave those out")
     order = np.random.default_rng(seed).permutation(len(rows))
     half = len(rows) // 2
-    scores = _directions(rows[order[: min(half, _FITTED)]])
-    return Measured(scores, rows.shape[1], scores(rows[order[half:]]))
+    fixed = _fitted(rows[order[: min(half, _FITTED)]])
+    scores = _directions(fixed)
+    return Measured(scores, rows.shape[1], scores(rows[order[half:]]), fixed)
 
 
-def _directions(fitted: Rows) -> Scores:
+def _fitted(fitted: Rows) -> dict[str, NDArray[Any]]:
+    """Centre [features], scale [directions] and principal directions [features, directions]."""
     centre = fitted.mean(axis=0)
     _, spread, axes = np.linalg.svd(fitted - centre, full_matrices=False)
     count = min(_DIRECTIONS, int((spread > _NOISE * spread[0]).sum()))
     scale = np.maximum(spread[:count] / np.sqrt(len(fitted)), 1e-12)
-    chosen = axes[:count].T
+    return {"centre": centre, "scale": scale, "axes": axes[:count].T.copy()}
+
+
+def _directions(fixed: Mapping[str, NDArray[Any]]) -> Scores:
+    centre, scale, chosen = fixed["centre"], fixed["scale"], fixed["axes"]
 
     def scores(rows: Rows) -> Rows:
         with np.errstate(invalid="ignore", over="ignore"):  # such values rank above all others

@@ -12,11 +12,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from edgeloop.errors import BadInput
 from edgeloop.learning.drift.accuracy import AccuracyMonitor
 from edgeloop.learning.drift.finding import Course, Finding, Kind
 from edgeloop.learning.drift.monitors import Monitor, TwoSample
+from edgeloop.learning.drift.record import KeptRecord
 from edgeloop.learning.drift.scores import WrongWidth, of_embeddings, of_labels, of_values, places
 from edgeloop.samples.records import digest, hexdigest
 
@@ -47,6 +49,16 @@ class Window:
     """Audited answers [audited]: 1 right, 0 wrong. Of new samples only."""
 
 
+class KeptWatch(BaseModel):
+    """A :class:`DriftWatch` as it is kept, without its arrays."""
+
+    level: float
+    """Rate of false alarms of each quantity."""
+    labels: tuple[str, ...] = ()
+    seed: int = 0
+    monitors: dict[str, KeptRecord] = {}
+
+
 class DriftWatch:
     """Tests of every part of a reference, and of audited accuracy where there is a floor."""
 
@@ -57,6 +69,7 @@ class DriftWatch:
         floor: float | None = None,
         labels: Sequence[str] = (),
         seed: int = 0,
+        quantities: int | None = None,
     ) -> None:
         """Fix what is tested.
 
@@ -66,21 +79,58 @@ class DriftWatch:
             floor: the accuracy that audited answers must keep, see ``accuracy_floor``; None tests none.
             labels: of a classifier.
             seed: makes splits and ties repeatable.
+            quantities: how many there will be, where some :meth:`join` later; as many as there are now if None.
 
         Raises:
             NothingToWatch: the reference is empty and there is no floor.
             SmallReference: a part of the reference is too small.
         """
         names = [*_parts(reference), *(["accuracy"] if floor is not None else [])]
-        if not names:
+        if not names and quantities is None:
             raise NothingToWatch("a reference without columns, embeddings, predictions or confidence: give one of them")
-        level = alpha / len(names)
-        self._labels = tuple(labels)
-        self._monitors: dict[str, Monitor] = {
-            name: self._test(name, part, level, _seed_of(seed, name)) for name, part in _parts(reference).items()
-        }
+        self._level = alpha / max(len(names), quantities or 0)
+        self._labels, self._seed = tuple(labels), seed
+        self._monitors: dict[str, Monitor] = {}
+        self.join(reference)
         if floor is not None:
-            self._monitors["accuracy"] = AccuracyMonitor("accuracy", floor, level)
+            self._monitors["accuracy"] = AccuracyMonitor("accuracy", floor, self._level)
+
+    def join(self, reference: Window) -> None:
+        """Test from now on what ``reference`` has, too. It must be of quantities that were counted from the start.
+
+        Raises:
+            SmallReference: a part of the reference is too small.
+        """
+        self._monitors |= {
+            name: self._test(name, part, self._level, _seed_of(self._seed, name))
+            for name, part in _parts(reference).items()
+        }
+
+    def keep(self) -> tuple[KeptWatch, dict[str, NDArray[Any]]]:
+        """All that must be kept to go on later, models and arrays; see :meth:`restore`."""
+        kept = {name: monitor.keep() for name, monitor in self._monitors.items()}
+        records = {name: record for name, (record, _) in kept.items()}
+        arrays = {f"{place}.{key}": a for place, (_, parts) in enumerate(kept.values()) for key, a in parts.items()}
+        return KeptWatch(level=self._level, labels=self._labels, seed=self._seed, monitors=records), arrays
+
+    @classmethod
+    def restore(cls, kept: KeptWatch, arrays: Mapping[str, NDArray[Any]]) -> DriftWatch:
+        """The watch that was kept, as if it had never stopped.
+
+        Raises:
+            KeyError: an array is missing.
+        """
+        made = cls(Window(), alpha=kept.level, labels=kept.labels, seed=kept.seed, quantities=1)
+        for place, (name, record) in enumerate(kept.monitors.items()):
+            own = {key.partition(".")[2]: a for key, a in arrays.items() if key.startswith(f"{place}.")}
+            made._monitors[name] = made._restored(name, record, own)
+        return made
+
+    def _restored(self, name: str, record: KeptRecord, arrays: Mapping[str, NDArray[Any]]) -> Monitor:
+        if name == "accuracy":
+            return AccuracyMonitor.restore(record, arrays)
+        labels = self._labels if name == "predictions" and self._labels else None
+        return TwoSample.restore(record, arrays, _seed_of(self._seed, name), labels)
 
     def _test(self, name: str, part: Any, level: float, seed: int) -> Monitor:
         kind: Kind = _KINDS.get(name, "inputs")
@@ -113,6 +163,14 @@ class DriftWatch:
     @property
     def names(self) -> list[str]:
         return list(self._monitors)
+
+    def width(self, name: str) -> int:
+        """Values that a sample has of a quantity.
+
+        Raises:
+            KeyError: the quantity is not tested.
+        """
+        return self._monitors[name].width
 
     @property
     def findings(self) -> list[Finding]:

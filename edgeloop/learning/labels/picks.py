@@ -6,9 +6,7 @@ they have no probability.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -110,7 +108,7 @@ def unlike(open_vectors: NDArray[np.float32], known: NDArray[np.float32], count:
         known: float32 [m, features] that have labels.
         count: most picks.
     """
-    gaps = _distances(open_vectors, known)
+    gaps = nearest_distances(open_vectors, known)
     found: list[int] = []
     for _ in range(min(count, len(open_vectors))):
         found.append(int(np.argmax(gaps)))
@@ -119,7 +117,7 @@ def unlike(open_vectors: NDArray[np.float32], known: NDArray[np.float32], count:
     return found
 
 
-def _distances(points: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.float64]:
+def nearest_distances(points: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.float64]:
     """Distance of each point to the nearest centre, float64 [points]; infinite where there is none."""
     nearest = np.full(len(points), np.inf)
     squares = (points.astype(np.float64) ** 2).sum(axis=1)
@@ -128,23 +126,3 @@ def _distances(points: NDArray[np.float32], centres: NDArray[np.float32]) -> NDA
         away = squares[:, None] - 2 * points @ part.T + (part**2).sum(axis=1)
         nearest = np.minimum(nearest, np.sqrt(np.maximum(away, 0)).min(axis=1))
     return nearest
-
-
-def margin_doubts(
-    known: NDArray[np.float32], labels: Sequence[str], open_vectors: NDArray[np.float32], seed: int
-) -> NDArray[np.float64] | None:
-    """One less the margin between the two best labels, float64 [n], by a logistic regression on what is known.
-
-    None where ``labels`` (one per row of ``known``) has fewer than two different ones.
-    """
-    if len(set(labels)) < 2 or not len(open_vectors):
-        return None
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    model: Any = LogisticRegression(C=10.0, max_iter=300, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # which is doubted most does not hang on the last digits
-        model.fit(known, list(labels))
-    best = np.sort(model.predict_proba(open_vectors), axis=1)
-    return np.asarray(1 - (best[:, -1] - best[:, -2]), dtype=np.float64)

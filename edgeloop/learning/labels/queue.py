@@ -17,13 +17,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgeloop.learning.labels.picks import typical, uncertain, unlike
+from edgeloop.samples.labelling import Shares
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Purpose = Literal["learn", "judge"]
-#: ``rest``: nothing is known by which to choose it. ``second``: another person has answered it.
-Why = Literal["random", "typical", "uncertain", "diverse", "rest", "second"]
+#: ``rest``: nothing is known by which to choose it. ``second``: another person has answered it. ``disputed``: its
+#: labels, or those of an equal input, contradict each other.
+Why = Literal["random", "typical", "uncertain", "diverse", "rest", "second", "disputed"]
 
 
 class Asked(BaseModel):
@@ -47,20 +49,6 @@ class Request(BaseModel):
 
 
 @dataclass(frozen=True)
-class Shares:
-    """How a budget is divided; what one part cannot use goes to the others."""
-
-    judge: float = 0.4
-    """Of the budget, for judging."""
-    random: float = 0.2
-    """Of what is asked for learning, at random; at least one."""
-    second: float = 0.25
-    """Most of the budget that goes to what another person has answered."""
-    twice: float = 0.1
-    """Of all requests, those that two people are to answer."""
-
-
-@dataclass(frozen=True)
 class Waiting:
     """What may be asked of one person."""
 
@@ -70,6 +58,8 @@ class Waiting:
     """Names of audit samples of the gate and test splits without a label by a person."""
     second: Mapping[str, Purpose] = field(default_factory=dict)
     """Samples that one other person has answered and two are to."""
+    disputed: Mapping[str, Purpose] = field(default_factory=dict)
+    """Samples whose labels contradict each other; they come before ``second``, and are not in it."""
     vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     """Of some of ``learn``, all in one space: float32 [features]."""
     doubts: Mapping[str, float] = field(default_factory=dict)
@@ -88,9 +78,8 @@ def make_queue(waiting: Waiting, count: int, seed: int, shares: Shares | None = 
     shares = shares or Shares()
     second, judge, learn = _quotas(waiting, max(count, 0), shares)
     rng = np.random.default_rng(seed)
-    again = _draw(rng, sorted(waiting.second), second)
     parts = [
-        [Request(sample_id=n, asked=Asked(purpose=waiting.second[n], why="second")) for n in again],
+        _again(rng, waiting, second),
         _at_random(rng, waiting.judge, judge, "judge"),
         *_for_learning(rng, waiting, learn, shares, seed),
     ]
@@ -99,12 +88,21 @@ def make_queue(waiting: Waiting, count: int, seed: int, shares: Shares | None = 
 
 
 def _quotas(waiting: Waiting, count: int, shares: Shares) -> tuple[int, int, int]:
-    """How many to ask: seconds, for judging, for learning."""
-    second = min(len(waiting.second), math.ceil(count * shares.second))
+    """How many to ask: second opinions, for judging, for learning."""
+    others = len(waiting.second) + len(waiting.disputed)
+    second = min(others, math.ceil(count * shares.second))
     judge = min(len(waiting.judge), math.ceil((count - second) * shares.judge))
     learn = min(len(waiting.learn), count - second - judge)
     judge = min(len(waiting.judge), count - second - learn)
-    return min(len(waiting.second), count - judge - learn), judge, learn
+    return min(others, count - judge - learn), judge, learn
+
+
+def _again(rng: np.random.Generator, waiting: Waiting, count: int) -> list[Request]:
+    """What others have answered: where labels contradict each other first."""
+    urgent = _draw(rng, sorted(waiting.disputed), min(count, len(waiting.disputed)))
+    more = _draw(rng, sorted(waiting.second), count - len(urgent))
+    found = [Request(sample_id=n, asked=Asked(purpose=waiting.disputed[n], why="disputed")) for n in urgent]
+    return found + [Request(sample_id=n, asked=Asked(purpose=waiting.second[n], why="second")) for n in more]
 
 
 def _draw(rng: np.random.Generator, names: Sequence[str], count: int) -> list[str]:

@@ -1,14 +1,15 @@
-"""A small network on features: a yardstick of what a bent boundary would be worth. Nodes run linear heads only."""
+"""A small network on features: one hidden layer, for classes that no plane tells apart."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeloop.clients.models import HiddenHead
 from edgeloop.learning.trainers.protocol import Lesson
 
 if TYPE_CHECKING:
@@ -16,26 +17,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Network:
-    """A fitted network on standardised features."""
-
-    labels: tuple[str, ...]
-    present: tuple[int, ...]
-    centre: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    model: Any
-    """sklearn.neural_network.MLPClassifier of the labels that occur."""
-
-    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """float64 [n, labels]; a label without samples has none."""
-        out = np.zeros((len(features), len(self.labels)))
-        out[:, self.present] = self.model.predict_proba((features - self.centre) / self.scale)
-        return out
-
-
-@dataclass(frozen=True)
 class SmallNetwork:
-    """The trainer: one hidden layer of ``hidden`` rectified units, Adam, ``epochs`` passes at most."""
+    """The trainer: one hidden layer of ``hidden`` rectified units, Adam, ``epochs`` passes at most.
+
+    Features are standardised for the fit, and the scaling is folded into the first layer.
+    """
 
     hidden: int = 64
     alpha: float = 1e-3
@@ -50,7 +36,7 @@ class SmallNetwork:
         labels: Sequence[str],
         sample_weight: NDArray[np.float64] | None = None,
         seed: int = 0,
-    ) -> Network:
+    ) -> HiddenHead:
         """Fit on float32 [samples, features]. Raises what ``Lesson`` does."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier
@@ -62,5 +48,16 @@ class SmallNetwork:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of passes is what is asked for
             model.fit((lesson.rows - centre) / scale, lesson.classes, sample_weight=lesson.weights)
-        present = tuple(lesson.labels.index(label) for label in lesson.present)
-        return Network(lesson.labels, present, centre, scale, model)
+        first = model.coefs_[0] / scale[:, np.newaxis]
+        bias = model.intercepts_[0] - centre @ first
+        coef, intercept = _by_label(model.coefs_[1].T, model.intercepts_[1])
+        return lesson.hidden(first.astype(np.float32), bias.astype(np.float32), coef, intercept)
+
+
+def _by_label(
+    coef: NDArray[np.float64], intercept: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Logits of both labels where the network has one output, as it does for two."""
+    if len(coef) > 1:
+        return coef, intercept
+    return np.vstack([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2

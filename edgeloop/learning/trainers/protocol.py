@@ -1,7 +1,7 @@
-"""What every trainer on features is: a fit that ends in a head that nodes run, or in a scorer for benchmarks only.
+"""What every trainer on features is: a fit that ends in a head that nodes run.
 
-The type of the result says which: a LinearHead can be released, any other scorer cannot. All trainers are
-deterministic: the same features, labels, weights and seed give the same bytes, on one machine and number of threads.
+All are deterministic: the same features, labels, weights and seed give the same bytes, on one machine and number of
+threads; rounds keep them to one thread.
 """
 
 from __future__ import annotations
@@ -11,34 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from edgeloop.clients.models import LinearHead
+from edgeloop.clients.models import Head, HiddenHead, LinearHead
 from edgeloop.errors import BadInput
-from edgeloop.learning.heads import fold, labels_present
+from edgeloop.learning.heads import fold, labels_present, placed
 from edgeloop.learning.trainers.weights import final_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-class Scorer(Protocol):
-    """Anything that gives probabilities for features; a LinearHead is one."""
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]: ...
-
-
-class ScorerTrainer(Protocol):
-    """Fits a scorer: for benchmarks."""
-
-    def fit(
-        self,
-        features: NDArray[np.float32],
-        truth: Sequence[str],
-        labels: Sequence[str],
-        sample_weight: NDArray[np.float64] | None = None,
-        seed: int = 0,
-    ) -> Scorer: ...
 
 
 class HeadTrainer(Protocol):
@@ -51,7 +30,7 @@ class HeadTrainer(Protocol):
         labels: Sequence[str],
         sample_weight: NDArray[np.float64] | None = None,
         seed: int = 0,
-    ) -> LinearHead: ...
+    ) -> Head: ...
 
 
 class UnusableFeatures(BadInput):
@@ -109,3 +88,16 @@ class Lesson:
         samples, whose logit is far below, wins nowhere.
         """
         return fold(coef - coef.mean(axis=0), intercept - intercept.mean(), self.present, self.labels)
+
+    def hidden(
+        self,
+        first: NDArray[np.float32],
+        first_bias: NDArray[np.float32],
+        coef: NDArray[np.float64],
+        intercept: NDArray[np.float64],
+        seed: int | None = None,
+    ) -> HiddenHead:
+        """The like on a hidden layer ``relu(rows @ first + first_bias)``; see ``HiddenHead`` for ``seed``."""
+        centred = coef - coef.mean(axis=0)
+        second, bias = placed(centred, intercept - intercept.mean(), self.present, self.labels)
+        return HiddenHead(first, first_bias, second, bias, self.labels, seed)

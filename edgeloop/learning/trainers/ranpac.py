@@ -1,7 +1,7 @@
-"""Random projection and ridge regression on features: strong without replay, and too large for a node.
+"""Random projection and ridge regression on features: strong without replay, and a head of kilobytes.
 
-McDonnell et al. 2023, "RanPAC: Random projections and pre-trained models for continual learning". Its answers are not
-linear in the features, so that a node could not run it as a head: it is a yardstick.
+McDonnell et al. 2023, "RanPAC: Random projections and pre-trained models for continual learning". The random layer is
+drawn again from its seed wherever the head is loaded; what was fitted is all that travels.
 """
 
 from __future__ import annotations
@@ -12,45 +12,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeloop.clients.model_heads import lift, projection, softmax
+from edgeloop.clients.models import HiddenHead
 from edgeloop.learning.trainers.protocol import Lesson
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _RIDGES = 10.0 ** np.arange(-4, 5)
+_SHARPNESS = 2.0 ** np.arange(0, 6.5, 0.5)
 _HELD_OUT = 0.2
 
 
 @dataclass(frozen=True)
-class ProjectedRidge:
-    """A fitted RanPAC: scores ``relu((x - m) / s @ P) @ W`` of the labels that occur."""
-
-    labels: tuple[str, ...]
-    present: tuple[int, ...]
-    """Places in ``labels`` of the labels that occur."""
-    centre: NDArray[np.float64]
-    scale: float
-    projection: NDArray[np.float64]
-    """[features, width]."""
-    weights: NDArray[np.float64]
-    """[width, present]."""
-
-    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Softmax of the scores, float64 [n, labels]: its order is right, its confidence is not calibrated."""
-        scores = self.lift(features.astype(np.float64)) @ self.weights
-        out = np.zeros((len(features), len(self.labels)))
-        exp = np.exp(scores - scores.max(axis=1, keepdims=True))
-        out[:, self.present] = exp / exp.sum(axis=1, keepdims=True)
-        return out
-
-    def lift(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Rows [n, features] -> float64 [n, width]."""
-        return np.maximum((rows - self.centre) / self.scale @ self.projection, 0)
-
-
-@dataclass(frozen=True)
 class RanPac:
-    """The trainer; ``width`` is the number of random features. The ridge is chosen on a held-out fifth."""
+    """The trainer; ``width`` is the number of random features.
+
+    The ridge is chosen on a held-out fifth, and so is the factor that makes probabilities of the scores.
+    """
 
     width: int = 2000
     balanced: bool = False
@@ -62,33 +41,40 @@ class RanPac:
         labels: Sequence[str],
         sample_weight: NDArray[np.float64] | None = None,
         seed: int = 0,
-    ) -> ProjectedRidge:
+    ) -> HiddenHead:
         """Fit on float32 [samples, features]. Raises what ``Lesson`` does."""
         lesson = Lesson(features, truth, labels, sample_weight, self.balanced)
-        rng = np.random.default_rng(seed)
-        projection = rng.normal(0, lesson.rows.shape[1] ** -0.5, (lesson.rows.shape[1], self.width))
-        present = tuple(lesson.labels.index(label) for label in lesson.present)
-        scale = max(float(lesson.rows.std()), 1e-6)
-        bare = ProjectedRidge(
-            lesson.labels, present, lesson.rows.mean(axis=0), scale, projection, np.zeros((self.width, len(present)))
-        )
-        lifted = bare.lift(lesson.rows)
-        targets = np.eye(len(present))[lesson.classes]
-        ridge = _choose_ridge(lifted, targets, lesson.weights, rng)
+        first = projection(seed, features.shape[1], self.width)
+        bias = (-lesson.rows.mean(axis=0) @ first).astype(np.float32)
+        # A rectified layer scales with its input, so that the spread of the features is left to the second layer.
+        factor = features.shape[1] ** -0.5 / max(float(lesson.rows.std()), 1e-6)
+        lifted = lift(features, first, bias) * factor
+        targets = np.eye(len(lesson.present))[lesson.classes]
+        ridge, sharpness = _choose(lifted, targets, lesson.weights, np.random.default_rng(seed))
         weights = _regression(lifted, targets, lesson.weights)(ridge)
-        return ProjectedRidge(lesson.labels, present, bare.centre, scale, projection, weights)
+        coef = weights.T * (factor * sharpness)
+        return lesson.hidden(first, bias, coef, np.zeros(len(lesson.present)), seed)
 
 
-def _choose_ridge(
+def _choose(
     lifted: NDArray[np.float64], targets: NDArray[np.float64], weights: NDArray[np.float64], rng: np.random.Generator
-) -> float:
-    """The ridge with the least weighted squared error on a held-out fifth, at least one sample."""
+) -> tuple[float, float]:
+    """The ridge with the least weighted squared error on a held-out fifth, at least one sample; and the factor of its
+    scores whose softmax gives the right answers there the most probability."""
     order = rng.permutation(len(lifted))
     cut = max(1, int(_HELD_OUT * len(lifted)))
     judged, fitted = order[:cut], order[cut:]
     solve = _regression(lifted[fitted], targets[fitted], weights[fitted])
-    misses = [((lifted[judged] @ solve(ridge) - targets[judged]) ** 2).sum(axis=1) for ridge in _RIDGES.tolist()]
-    return float(_RIDGES[int(np.argmin([weights[judged] @ miss for miss in misses]))])
+    scores = [lifted[judged] @ solve(ridge) for ridge in _RIDGES.tolist()]
+    misses = [weights[judged] @ ((found - targets[judged]) ** 2).sum(axis=1) for found in scores]
+    best = int(np.argmin(misses))
+    surprise = [weights[judged] @ _surprise(scores[best] * factor, targets[judged]) for factor in _SHARPNESS.tolist()]
+    return float(_RIDGES[best]), float(_SHARPNESS[int(np.argmin(surprise))])
+
+
+def _surprise(logits: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Minus the logarithm of the probability of each right answer, float64 [samples]."""
+    return np.asarray(-np.log(np.maximum((softmax(logits) * targets).sum(axis=1), 1e-12)))
 
 
 def _regression(

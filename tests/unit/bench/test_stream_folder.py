@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from edgeloop.bench.stream.data import EmptyBucket, LabelsMissing, UnknownLabel, check_stream
+from edgeloop.bench.stream.data import EmptyBucket, LabelsMissing, UnknownLabel, WidthDiffers, check_stream
 from edgeloop.bench.stream.folder import InvalidStream, StreamFile, UnknownStream, open_stream, read_stream
 from edgeloop.bench.stream.methods import METHODS
 from edgeloop.bench.stream.named import DamagedStream, MissingStream
 from edgeloop.bench.stream.photos import NoBackbone, Photographs, UnreadablePhoto
-from edgeloop.cli import cli
+from edgeloop.cli import cli, main
 from edgeloop.errors import BadInput
 
 SPEC: dict[str, Any] = {
@@ -95,7 +96,7 @@ def test_a_packed_table_is_one_too(folder: Path) -> None:
     ("changes", "fault", "message"),
     [
         ({"buckets": ["2023.csv"]}, InvalidStream, "buckets: "),
-        ({"task": "regression"}, InvalidStream, "task: "),
+        ({"task": "regression"}, InvalidStream, "quantities are not compared yet: cut them into grades"),
         ({"colour": 1}, InvalidStream, "colour: "),
         ({"name": "No Name"}, InvalidStream, "name: "),
         ({"label": "grade"}, InvalidStream, "has no column 'grade'"),
@@ -112,6 +113,12 @@ def test_a_packed_table_is_one_too(folder: Path) -> None:
         ),
         ({"buckets": ["2023.csv", "empty.csv"]}, EmptyBucket, "bucket empty.csv has no rows"),
         ({"buckets": ["2023.csv", "bare.csv"]}, LabelsMissing, "bucket bare.csv: none of 5 rows has a label"),
+        (
+            {"buckets": ["2023.csv", "wide.csv"]},
+            WidthDiffers,
+            "wide.csv has 3 features, 2023.csv has 2; not in both: wind",
+        ),
+        ({"buckets": ["2023.csv", "other.csv"]}, WidthDiffers, "not in both: heat, wind: give all the same columns"),
         ({"buckets": ["2023.csv", "noise.parquet"]}, InvalidStream, "does not read as a table"),
         ({"buckets": ["2023.csv", "nothing.csv"]}, InvalidStream, "does not read as a table"),
     ],
@@ -122,6 +129,8 @@ def test_a_fault_is_said_with_the_file(
     (folder / "photos").mkdir()
     (folder / "empty.csv").write_text("site,flow,heat,state\n", encoding="utf-8")
     (folder / "bare.csv").write_text("site,flow,heat,state\n" + "s,1,2,\n" * 5, encoding="utf-8")
+    table(1).assign(wind=0.5).to_csv(folder / "wide.csv", index=False)
+    table(1).rename(columns={"heat": "wind"}).to_csv(folder / "other.csv", index=False)
     (folder / "noise.parquet").write_bytes(b"noise")
     (folder / "nothing.csv").write_bytes(b"")
     define(folder, **changes)
@@ -174,16 +183,106 @@ def test_a_stream_without_marks_is_cut_on_the_borders_of_groups(tmp_path: Path, 
     assert stream.buckets[1].previous[0] == stream.buckets[0].truth[-1]
 
 
+def test_columns_are_known_by_name(folder: Path) -> None:
+    straight = read_stream(folder, photographs(folder))
+    table(1)[["heat", "state", "flow", "site"]].to_parquet(folder / "2024.parquet")
+    turned = read_stream(folder, photographs(folder))
+    assert np.array_equal(straight.buckets[1].rows, turned.buckets[1].rows)
+
+
+def command(folder: Path, *words: str) -> list[str]:
+    start = ["--home", str(folder / "home"), "bench", "stream", str(folder), "--seeds", "1", "--methods", "er"]
+    return [*start, *words]
+
+
+FAULTS: dict[str, tuple[pd.DataFrame, pd.DataFrame, str]] = {
+    "one class": (table(0).assign(state="good"), table(1), "has only the label 'good'"),
+    "fewer samples than classes": (table(0, 2).assign(state=["a", "b"]), table(1), "has 2 samples for 4 labels"),
+    "all labels missing": (table(0), table(1).assign(state=None), "none of 200 rows has a label"),
+    "constant features": (table(0).assign(flow=1.0, heat=2.0), table(1), "every feature is constant"),
+    "another width": (table(0), table(1).assign(wind=1.0), "has 3 features"),
+    "empty bucket": (table(0), table(1, 0), "bucket 2024.parquet has no rows"),
+    "not a number": (table(0), table(1).assign(heat=np.inf), "is not a finite number"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_bad_input_is_one_line_and_exit_code_2(folder: Path, fault: str, capsys: pytest.CaptureFixture[str]) -> None:
+    start, later, message = FAULTS[fault]
+    start.to_csv(folder / "2023.csv", index=False)
+    later.to_parquet(folder / "2024.parquet")
+    with pytest.raises(SystemExit) as ended:
+        main(command(folder))
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert not said.out
+
+
+def test_a_label_outside_of_the_set_is_bad_input(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    define(folder, labels=["good", "broken"])
+    with pytest.raises(SystemExit) as ended:
+        main(command(folder))
+    assert ended.value.code == 2
+    assert "label 'worn' is not among good, broken" in capsys.readouterr().err
+
+
+def test_contradictory_labels_are_counted_and_no_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = table(1)
+    twice.loc[[0, 1, 2], ["flow", "heat"]] = [1.5, -0.0]
+    twice.loc[[3], ["flow", "heat"]] = [1.5, 0.0]
+    twice.loc[[0, 1, 2, 3], "state"] = ["good", "good", "worn", "good"]
+    twice.to_parquet(folder / "2024.parquet")
+    with pytest.raises(SystemExit) as ended:
+        main(command(folder))
+    assert ended.value.code == 0
+    assert "contradictory labels, rows that equal another of their bucket but for the label: 2024.parquet 4\n" in (
+        capsys.readouterr().out
+    )
+
+
 def test_the_command_writes_what_it_prints(folder: Path) -> None:
-    arguments = ["--home", str(folder / "home"), "bench", "stream", str(folder), "--seeds", "1", "--methods", "ours,er"]
-    arguments += ["--save", str(folder / "out" / "r.json"), "--html", str(folder / "r.html")]
-    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    words = ["--json", str(folder / "out" / "r.json"), "--html", str(folder / "r.html"), "--budget", "20"]
+    done = CliRunner().invoke(cli, command(folder, *words), catch_exceptions=False)
     assert done.exit_code == 0
     assert "pumps: 2023.csv -> 2024.parquet; 1 seeds" in done.stdout
     assert (folder / "r.html").read_text(encoding="utf-8").startswith("<!doctype html>")
-    saved = (folder / "out" / "r.json").read_text(encoding="utf-8")
-    assert '"stream": "pumps"' in saved
+    saved = json.loads((folder / "out" / "r.json").read_text(encoding="utf-8"))
+    assert saved["stream"] == "pumps"
+    assert saved["budget"] == 20
     assert not list(folder.glob("**/.*.part"))
+
+
+@pytest.mark.parametrize("place", ["first", "bare", "last", "both"])
+def test_json_with_a_path_writes_and_json_without_prints(
+    folder: Path, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(folder / "r.json")
+    words = {
+        "first": ["--json", *command(folder)],
+        "bare": command(folder, "--json", "--limit", "100"),
+        "last": command(folder, "--json"),
+        "both": ["--json", *command(folder, "--json", path)],
+    }
+    with pytest.raises(SystemExit) as ended:
+        main(words[place])
+    assert ended.value.code == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["stream"] == "pumps"
+    assert not said.err
+    assert (folder / "r.json").exists() == (place == "both")
+
+
+def test_json_with_a_path_leaves_the_table_and_plain_failures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(folder / "r.json")
+    with pytest.raises(SystemExit):
+        main(command(folder, "--json", path))
+    assert capsys.readouterr().out.startswith("pumps: ")
+    with pytest.raises(SystemExit) as ended:
+        main(command(folder, "--json", path, "--methods", "magic"))
+    assert ended.value.code == 2
+    assert not capsys.readouterr().out
 
 
 def test_the_how_to_names_every_field() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import ClassVar
 
 import numpy as np
@@ -11,9 +12,8 @@ from edgeloop.bench.stream.learner import Learner, Model, RidgeHead, make_learne
 from edgeloop.bench.stream.methods import METHODS, UnknownMethod, find_methods
 from edgeloop.bench.stream.methods.baselines import ExperienceReplay, FineTuneNew, Frozen, Joint, half_and_half
 from edgeloop.bench.stream.methods.ours import _typical
-from edgeloop.bench.stream.methods.sedna import Sedna, cross_entropy
 from edgeloop.bench.stream.policy import Batch, Choice, Method, Seen
-from edgeloop.bench.stream.protocol import OverBudget, Run, run_method
+from edgeloop.bench.stream.protocol import BUDGET, LATE, OverBudget, Run, run_method
 from edgeloop.bench.stream.split import SplitStream, split_stream
 from tests.unit.bench.made import made_stream
 
@@ -21,8 +21,8 @@ SPLIT = split_stream(made_stream(900), 0, 900)
 LEARNER = make_learner(SPLIT.buckets[0].pool.features, SPLIT.buckets[0].pool.truth, 3, 0)
 
 
-def play(kind: type[Method], split: SplitStream = SPLIT, delay: int = 0) -> Run:
-    return run_method(kind, split, LEARNER, 0, delay)
+def play(kind: type[Method], split: SplitStream = SPLIT, delay: int = 0, budget: float = BUDGET) -> Run:
+    return run_method(kind, split, LEARNER, 0, delay, budget=budget)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -136,33 +136,47 @@ def test_joint_adapts_and_frozen_does_not() -> None:
     assert joint.deployed[-1][2].mean() > frozen.deployed[-1][2].mean() + 0.03
 
 
-# --- Sedna
+# --- budget
 
 
-def test_sednas_filter_is_its_own() -> None:
-    sure = np.array([[0.891, 0.109], [0.889, 0.111]])
-    assert (cross_entropy(sure) < 0.5).tolist() == [False, True]
+def spend(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
 
 
-def test_sedna_goes_on_from_what_it_trained_last_deployed_or_not() -> None:
-    method = Sedna(LEARNER, np.random.default_rng(0))
-    pool = SPLIT.buckets[0].pool
-    first = method.begin(Batch(0, pool.features, pool.truth, pool.features[:0]))
-    batch = Batch(1, pool.features[:20], (pool.truth[:20] + 1) % 3, pool.features[:0])
-    one = method.learn(batch, first)
-    assert isinstance(one, RidgeHead)
-    wanted = LEARNER.fit(batch.features[:16], batch.truth[:16], start=one)
-    two = method.learn(batch, first)
-    assert isinstance(two, RidgeHead)
-    assert np.allclose(two.weights, wanted.weights)
+class Slow(Joint):
+    """Takes a tenth of a CPU-second to learn, and three to choose."""
+
+    name: ClassVar[str] = "slow"
+    unlimited: ClassVar[bool] = False
+
+    def choose(self, seen: Seen) -> Choice:
+        spend(0.3)
+        return super().choose(seen)
+
+    def learn(self, batch: Batch, deployed: Model) -> Model | None:
+        spend(0.1)
+        return super().learn(batch, deployed)
 
 
-def test_sedna_takes_the_hard_in_order_of_arrival() -> None:
-    method = Sedna(LEARNER, np.random.default_rng(0))
-    probabilities = np.array([[0.99, 0.01], [0.6, 0.4], [0.99, 0.01], [0.5, 0.5], [0.7, 0.3]])
-    choice = method.choose(Seen(1, np.zeros((5, 2), np.float32), probabilities, 2, 1))
-    assert choice.upload.tolist() == [1, 3]
-    assert choice.ask.tolist() == [1]
+class SlowBound(Slow):
+    unlimited: ClassVar[bool] = True
+
+
+def test_a_candidate_that_took_too_long_is_dropped_and_counted() -> None:
+    late = play(Slow, budget=0.1)
+    assert [one.verdict for one in late.rounds] == [LATE, LATE]
+    assert " of 0.1 CPU-seconds" in late.rounds[0].reason
+    assert not any(one.false_rejection for one in late.rounds)
+    assert all((a == b).all() for a, b in zip(late.deployed[0], late.deployed[-1], strict=True))
+    assert late.cpu_seconds > 0.8
+    assert 0.1 < late.slowest < 0.3
+
+
+def test_only_learning_counts_and_the_upper_bound_has_no_limit() -> None:
+    assert [one.verdict for one in play(Slow, budget=0.25).rounds] == ["pass", "pass"]
+    assert [one.verdict for one in play(SlowBound, budget=0.01).rounds] == ["pass", "pass"]
 
 
 # --- parts
@@ -218,6 +232,6 @@ def test_fine_tuning_stays_near_its_start() -> None:
 
 def test_methods_by_name() -> None:
     assert [m.name for m in find_methods(["ours", "sedna"])] == ["frozen", "sedna", "ours", "joint"]
-    assert len(find_methods([])) == len(METHODS) == 14
+    assert len(find_methods([])) == len(METHODS)
     with pytest.raises(UnknownMethod, match="unknown method 'magic'; known: frozen, "):
         find_methods(["magic"])

@@ -135,7 +135,7 @@ def test_confidences_are_counted_in_ten_bins_until_the_next_release(site: Site) 
     for confidence in (0.0, 0.05, 0.1, 0.55, 0.99, 1.0, float("nan"), float("-inf")):
         site.bench.stats.answered(SERVICE, 0.001, confidence)
     site.bench.stats.answered(SERVICE, 0.001, None)
-    site.bench.stats.audited(SERVICE, agreed=True)
+    site.bench.stats.audited(SERVICE, "a", agreed=True)
     assert site.report().confidence_histogram == [2, 1, 0, 0, 0, 1, 0, 0, 0, 2]
     site.bench.stats.new_release(SERVICE)
     assert site.report().confidence_histogram == [0] * 10 and site.report().audit == {}
@@ -173,6 +173,23 @@ def test_a_label_is_tallied_once_and_for_the_release_that_answered(site: Site) -
     name = site.bench.gateway.handle(SERVICE, "e", ROW).sample_id
     say("no")
     assert site.report().audit == {"labelled": 1, "agreed": 0}
+
+
+def test_a_device_that_changes_its_mind_counts_once_by_its_last_word(site: Site) -> None:
+    def say(label: str, by: str = "ann") -> dict[str, int]:
+        word = f'{{"sample_id": "{name}", "label": "{label}", "by": "{by}"}}'
+        assert site.bench.gateway.feedback(SERVICE, "d", word.encode()) is None
+        return site.report().audit
+
+    name = site.bench.gateway.handle(SERVICE, "d", ROW).sample_id
+    assert say("yes") == {"labelled": 1, "agreed": 1}
+    assert say("no") == {"labelled": 1, "agreed": 0}
+    assert say("yes") == {"labelled": 1, "agreed": 1}
+    assert say("no", by="bob") == {"labelled": 1, "agreed": 0}, "another device on the same answer"
+    name = site.bench.gateway.handle(SERVICE, "e", ROW).sample_id
+    assert say("yes") == {"labelled": 2, "agreed": 1}
+    site.bench.stats.new_release(SERVICE)
+    assert site.report().audit == {}
 
 
 def test_a_disk_that_takes_no_lease_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,9 +113,13 @@ def test_no_photo_of_a_capture_is_in_the_store(played: Played) -> None:
     assert looked >= 4, "the captures in the archive and the table"
 
 
-def test_the_features_it_brought_are_not_kept_a_second_time(played: Played) -> None:
-    kept = load_cache(played.world.store, played.first.layers["backbone"])
-    assert set(kept) == {digest(p.payload) for p in played.bootstrap}
+def test_the_features_it_brought_are_kept_under_the_samples_own_names(played: Played) -> None:
+    """Later rounds read them from there, and no row; a node's word on a photo's features is its own sample's only."""
+    kept = set(load_cache(played.world.store, played.first.layers["backbone"]))
+    computed = {digest(p.payload) for p in played.bootstrap}
+    assert computed <= kept
+    assert len(kept - computed) == len(played.samples)
+    assert not kept & {digest(p.payload) for p in played.captured}
 
 
 def test_the_release_checks_itself_with_photos_that_may_be_had(played: Played) -> None:
@@ -204,11 +208,11 @@ def test_full_training_leaves_out_what_it_cannot_see(played: Played, monkeypatch
     dataset = freeze(world.store, world.tables, "looker")
     seen: list[dict[str, Any]] = []
 
-    def fake(store: Any, service: Any, rows: list[dict[str, Any]], *_: Any) -> dict[str, str]:
+    def fake(store: Any, tables: Any, service: Any, rows: list[dict[str, Any]], *_: Any) -> dict[str, str]:
         seen.extend(rows)
         return {"backbone": played.first.layers["backbone"]}
 
-    monkeypatch.setattr("edgeloop.learning.train._train_backbone", fake)
+    monkeypatch.setattr("edgeloop.learning.trainers.image.train_backbone", fake)
     made = train(world.store, world.tables, world.service, dataset, None, "full", 7)
     assert {digest(r["payload"]) for r in seen} <= {digest(p.payload) for p in played.bootstrap}
     assert len(seen) == made.trained_on["new"] > 0
@@ -239,5 +243,6 @@ def test_with_no_photo_anywhere_a_service_is_trained_and_released(played: Played
     assert candidate.left_out == {}
     _, layers, model = bare.release()
     run_probe(model, layers["probe"], True)
-    assert list(bare.store.list("features")) == []
+    kept = load_cache(bare.store, played.first.layers["backbone"])
+    assert not kept.keys() & {digest(p.payload) for p in played.captured}, "nothing was computed"
     bare.fleet.close()

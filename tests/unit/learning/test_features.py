@@ -11,13 +11,8 @@ import pytest
 from edgeloop.clients.models import Backbone
 from edgeloop.clients.objects import MemoryStore
 from edgeloop.learning.features import (
-    NO_INPUT,
-    OTHER_BACKBONE,
-    UNUSABLE,
-    KnownSpace,
     MissingFeatures,
     features_of,
-    lacking,
     load_cache,
 )
 from edgeloop.samples.records import digest
@@ -126,8 +121,6 @@ def test_features_that_are_not_finite_are_computed_anew() -> None:
 
 # --- samples whose raw input stayed at the node
 
-SPACE = KnownSpace(DIGEST, 3)
-
 
 def bare(number: int, values: list[float], name: str = DIGEST) -> dict[str, Any]:
     return to_row(withheld(number, values, name))
@@ -147,20 +140,13 @@ def test_inputs_that_share_an_empty_payload_do_not_share_features() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lost", "reason"),
-    [
-        (bare(1, [1, 2, 3], "sha256:other"), OTHER_BACKBONE),
-        (bare(1, [1, 2]), UNUSABLE),
-        (bare(1, [1, np.nan, 3]), UNUSABLE),
-        (bare(1, []), UNUSABLE),
-    ],
+    "lost",
+    [bare(1, [1, 2, 3], "sha256:other"), bare(1, [1, 2]), bare(1, [1, np.nan, 3]), bare(1, [])],
     ids=["another backbone", "short", "not finite", "none"],
 )
-def test_without_input_and_features_a_sample_is_of_no_use(lost: dict[str, Any], reason: str) -> None:
-    rows = [row(2), lost, bare(3, [1, 2, 3])]
-    assert lacking(MemoryStore(), SPACE, rows) == [None, reason, None]
+def test_without_input_and_features_a_sample_is_of_no_use(lost: dict[str, Any]) -> None:
     with pytest.raises(MissingFeatures, match=f"1 inputs, {digest(picture(1))} among them.*: leave them out"):
-        ask(MemoryStore(), Counting(), rows)
+        ask(MemoryStore(), Counting(), [row(2), lost, bare(3, [1, 2, 3])])
 
 
 def test_an_input_that_was_computed_before_needs_no_bytes() -> None:
@@ -168,12 +154,7 @@ def test_an_input_that_was_computed_before_needs_no_bytes() -> None:
     store = MemoryStore()
     before = ask(store, Counting(), [row(1)])
     lost = bare(1, [1, 2, 3], "sha256:other")
-    assert lacking(store, SPACE, [lost]) == [None]
     assert np.array_equal(ask(store, Counting(), [lost]), before)
-
-
-def test_where_only_raw_inputs_will_do_features_do_not_help() -> None:
-    assert lacking(MemoryStore(), None, [row(1), bare(2, [1, 2, 3])]) == [None, NO_INPUT]
 
 
 def test_the_same_input_with_and_without_its_bytes() -> None:

@@ -283,15 +283,39 @@ def test_a_gain_that_chance_shows_too_often_does_not_pass() -> None:
     assert judge(truth, wrong(truth, 1), truth, config=bootstrap_alone).verdict == "fail"
 
 
-def test_a_worn_gate_set_says_nothing_but_what_does_harm() -> None:
+def test_worn_samples_say_nothing_but_what_does_harm() -> None:
     better, worse = wrong(TRUTH, 10), wrong(TRUTH, 60)
     few = config(max_reuse=3)
-    fresh = judge(better, worse, TRUTH, config=few, uses=3)
-    assert (fresh.verdict, fresh.uses) == ("pass", 3)
-    worn = judge(better, worse, TRUTH, config=few, uses=4)
-    assert (worn.verdict, worn.harmful, worn.uses) == ("inconclusive", False, 4)
-    assert worn.reason.startswith("these gate samples have made 3 decisions, 3 are allowed: label fresh audit samples")
-    assert judge(better, None, TRUTH, config=few, uses=4).verdict == "inconclusive"
-    assert judge(better, better, TRUTH, config=few, uses=4).verdict == "inconclusive"
-    harmful = judge(worse, better, TRUTH, config=few, uses=4)
-    assert (harmful.verdict, harmful.harmful) == ("fail", True)
+    worn = np.ones(len(TRUTH), dtype=bool)
+    spent = judge(better, worse, TRUTH, config=few, worn=worn)
+    assert (spent.verdict, spent.harmful, spent.samples, spent.worn) == ("inconclusive", False, 0, len(TRUTH))
+    assert spent.reason.startswith(f"{len(TRUTH)} gate samples have made 3 decisions each and are retired")
+    assert spent.reason.endswith("label fresh audit samples")
+    assert (spent.candidate, spent.gain, spent.p, spent.mcnemar, spent.slices) == (None, None, None, None, {})
+    assert judge(better, None, TRUTH, config=few, worn=worn).verdict == "inconclusive"
+    assert judge(better, better, TRUTH, config=few, worn=worn).verdict == "inconclusive"
+    harmful = judge(worse, better, TRUTH, config=few, worn=worn)
+    assert (harmful.verdict, harmful.harmful, harmful.samples) == ("fail", True, len(TRUTH))
+
+
+def test_a_gain_on_worn_samples_alone_promotes_nothing() -> None:
+    """The worn half is all gain, the fresh half none."""
+    half = len(TRUTH) // 2
+    worn = np.arange(len(TRUTH)) < half
+    champion = TRUTH.copy()
+    champion[: half // 2] += 1
+    whole = judge(TRUTH, champion, TRUTH)
+    assert whole.verdict == "pass"
+    fresh = judge(TRUTH, champion, TRUTH, worn=worn)
+    assert (fresh.verdict, fresh.gain, fresh.samples, fresh.worn) == ("fail", 0, len(TRUTH) - half, half)
+
+
+def test_a_slice_of_worn_samples_may_refuse() -> None:
+    half = len(TRUTH) // 2
+    old = np.arange(len(TRUTH)) < half
+    candidate, champion = TRUTH.copy(), TRUTH.copy()
+    candidate[: half // 3] += 1
+    champion[half:] += 1
+    decision = judge(candidate, champion, TRUTH, slices={"old": old}, worn=old)
+    assert (decision.verdict, decision.harmful) == ("fail", True)
+    assert "gate samples" in decision.reason

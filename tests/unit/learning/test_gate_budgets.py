@@ -41,7 +41,9 @@ class Slow:
 def measured(candidate: float, champion: float | None, samples: int = 20) -> Latency | None:
     clock = [0.0]
     other = None if champion is None else Slow(clock, champion)
-    return measure_latency(Slow(clock, candidate), other, [b"x"] * samples, lambda: clock[0])
+    found = measure_latency(Slow(clock, candidate), other, [b"x"] * samples, lambda: clock[0])
+    assert found is None or found.answers == ["1"] * found.latency.samples
+    return None if found is None else found.latency
 
 
 def test_the_median_of_each_is_measured_without_its_first_answer() -> None:
@@ -79,7 +81,7 @@ def test_a_machine_that_grows_slow_slows_both() -> None:
 
     found = measure_latency(Growing(clock, 0), Growing(clock, 0), [b"x"] * 40, lambda: clock[0])
     assert found is not None
-    assert found.ratio == pytest.approx(1, abs=0.1)
+    assert found.latency.ratio == pytest.approx(1, abs=0.1)
 
 
 def timed(candidate: float, champion: float | None = 1.0, samples: int = LEAST_TIMED) -> Latency:
@@ -129,6 +131,13 @@ def test_an_export_that_is_another_model_fails() -> None:
     assert decision.reason.startswith("the exported model answers as the trained one on 98.5% of 200 gate samples")
     assert decision.reason.endswith("99.0% is needed: export it otherwise")
     assert decide(Gate(min_agreement=0.98), "accuracy", TRUTH, TRUTH, TRUTH + 1, {}, agreed=off).verdict == "pass"
+
+
+def test_one_sample_may_always_differ() -> None:
+    """Of thirty samples one is more than a hundredth: an answer on the edge between two labels says nothing."""
+    one, two = (agreement("accuracy", np.r_[np.ones(n), np.zeros(30 - n)], np.zeros(30)) for n in (1, 2))
+    assert budget_fault(Gate(), None, None, one) is None
+    assert "on 93.3% of 30 gate samples" in str(budget_fault(Gate(), None, None, two))
 
 
 def test_too_few_resamples_for_the_confidence_are_refused() -> None:

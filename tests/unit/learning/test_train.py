@@ -48,7 +48,7 @@ def in_split(loop: Loop, split: str) -> set[str]:
 def test_gate_and_test_samples_never_train(loop: Loop) -> None:
     samples = loop.collect(range(60))
     base = base_of(loop)
-    samples += loop.collect(range(100, 160), source="pseudo")
+    samples += loop.collect(range(100, 160), source="device")
     found, _ = chosen(loop, base)
     groups = {s.sample_id: s.group for s in samples}
     assert {split_of(groups[name], "rater") for name in found} == {"pool"}
@@ -118,7 +118,7 @@ def test_a_candidate_is_made_once(loop: Loop, monkeypatch: pytest.MonkeyPatch) -
     def again(*_: object) -> Any:
         raise AssertionError("trained twice")
 
-    monkeypatch.setattr("edgeloop.learning.train.fit_pipeline", again)
+    monkeypatch.setattr("edgeloop.learning.trainers.table.fit_pipeline", again)
     assert loop.train(plan) == first
 
 

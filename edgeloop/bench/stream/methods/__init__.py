@@ -5,14 +5,14 @@ from __future__ import annotations
 from edgeloop.bench.stream.methods.baselines import ExperienceReplay, FineTuneNew, Frozen, Joint, Random, Reset
 from edgeloop.bench.stream.methods.closed import NearestClassMean, NearestNeighbours, RanPac, StreamingLda
 from edgeloop.bench.stream.methods.ours import Ours
-from edgeloop.bench.stream.methods.sedna import Sedna
+from edgeloop.bench.stream.methods.sedna import Sedna, SednaEager, SednaRandom
 from edgeloop.bench.stream.methods.selftrain import AnchoredSelfTraining, SelfTraining
 from edgeloop.bench.stream.policy import Method
 from edgeloop.errors import BadInput
 
 _ALL: tuple[type[Method], ...] = (
-    Frozen, FineTuneNew, Sedna, ExperienceReplay, SelfTraining, AnchoredSelfTraining, Random, Reset,
-    NearestClassMean, StreamingLda, RanPac, NearestNeighbours, Ours, Joint,
+    Frozen, FineTuneNew, Sedna, SednaRandom, SednaEager, ExperienceReplay, SelfTraining, AnchoredSelfTraining,
+    Random, Reset, NearestClassMean, StreamingLda, RanPac, NearestNeighbours, Ours, Joint,
 )  # fmt: skip
 METHODS: dict[str, type[Method]] = {method.name: method for method in _ALL}
 

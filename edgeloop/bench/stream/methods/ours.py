@@ -1,20 +1,23 @@
-"""edgeloop's policy: ask where it tells most, replay all, and take an unlabelled neighbour's word when two agree.
+"""edgeloop's policy: ask where it tells most, replay all, and believe an unlabelled sample where graph and head agree.
 
-Labels are chosen as the most central sample of each cluster of what was sent (typical first, as TypiClust, Hacohen et
-al. 2022), the clusters drawn towards what the model is unsure of. A pseudo-label counts only where the head and the
-nearest labelled samples say the same. How much the new weighs, and whether pseudo-labels help at all, is settled by
-cross-validation on labelled samples of the pool.
+What is sent is uniform. Labels are asked for the most central sample of each cluster of it (typical first, as
+TypiClust, Hacohen et al. 2022), the clusters drawn towards what the model is unsure of. A pseudo-label counts only
+where the head and label spreading among the samples of the bucket say the same. The kind of head, how much the new
+weighs, and whether pseudo-labels help at all, are settled one after the other by cross-validation on labelled samples
+of the pool.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from edgeloop.bench.stream.methods.baselines import Remembering
 from edgeloop.bench.stream.methods.closed import unit
+from edgeloop.bench.stream.methods.kinds import affordable, fit_kind
+from edgeloop.bench.stream.methods.spreading import spread_labels
 from edgeloop.bench.stream.policy import Batch, Choice, Seen
 
 if TYPE_CHECKING:
@@ -24,76 +27,104 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Recipe:
-    new_weight: float
-    with_pseudo: bool
+class Recipe:
+    """How a candidate is fitted."""
+
+    kind: str = "ridge"
+    new_weight: float = 4.0
+    """Of a labelled sample that came after the start."""
+    pseudo_weight: float = 0.0
+    """Of a pseudo-label, as a part of that; 0 for none."""
 
 
 class Ours(Remembering):
     """Typical and unsure labels, an audit, uniform replay, anchored pseudo-labels."""
 
     name: ClassVar[str] = "ours"
-    about: ClassVar[str] = "typical and unsure labels, replay of all, pseudo-labels where head and neighbours agree"
-    RECIPES: ClassVar[tuple[_Recipe, ...]] = tuple(_Recipe(w, p) for p in (False, True) for w in (1.0, 4.0, 12.0))
-    PSEUDO_WEIGHT: ClassVar[float] = 0.5
-    NEIGHBOURS: ClassVar[int] = 3
+    about: ClassVar[str] = "typical and unsure labels, replay of all, pseudo-labels where head and graph agree"
+    WEIGHTS: ClassVar[tuple[float, ...]] = (4.0, 1.0, 12.0)
+    """The first is what is taken unless another is clearly better; so below."""
+    PSEUDO: ClassVar[tuple[float, ...]] = (0.5, 0.0)
     FOLDS: ClassVar[int] = 3
     SENT: ClassVar[float] = 0.6
     """Share of the upload allowance that is used: what is not labelled helps little, and bytes are counted."""
+    ASKED: ClassVar[float] = 0.8
+    """Share of the labels that is asked for: with the audit, labels are then 5 % of the pool."""
 
     def begin(self, start: Batch) -> Model:
-        self._strangers = np.zeros((0, start.features.shape[1]), np.float32)
+        self._strangers: dict[int, NDArray[np.float32]] = {}
         return super().begin(start)
 
     def choose(self, seen: Seen) -> Choice:
         """The upload is uniform, and less than it may be; labels are asked for across all of it."""
-        sent = self.rng.permutation(len(seen.features)).astype(np.intp)[: max(seen.ask, int(self.SENT * seen.upload))]
+        ask = int(self.ASKED * seen.ask)
+        sent = self.rng.permutation(len(seen.features)).astype(np.intp)[: max(ask, int(self.SENT * seen.upload))]
         unsure = 1 - _margin(seen.probabilities[sent])
-        picked = _typical(unit(seen.features[sent]), 0.1 + unsure, min(seen.ask, len(sent)), self.rng)
+        picked = _typical(unit(seen.features[sent]), 0.1 + unsure, min(ask, len(sent)), self.rng)
         return Choice(sent, sent[picked])
 
     def learn(self, batch: Batch, deployed: Model) -> Model | None:
         if not len(batch.truth):
             return None
         self.keep(batch)
-        self._strangers = np.vstack([self._strangers, batch.unlabelled])
-        everything = np.arange(len(self.truth))
-        return self._fit(self._best_recipe(), everything)
+        self._strangers[batch.number] = batch.unlabelled
+        return self._fit(self._settled(), np.arange(len(self.truth)))
 
-    def _best_recipe(self) -> _Recipe:
-        """By accuracy on held-out labelled samples of the pool, every bucket with the same weight."""
+    def _settled(self) -> Recipe:
+        """One choice after the other, since all together would cost their product."""
         folds = np.array_split(self.rng.permutation(len(self.truth)), self.FOLDS)
-        share = 1 / np.maximum(np.bincount(self.births), 1)[self.births]
-        right = np.zeros(len(self.RECIPES))
-        for fold in folds:
-            kept = np.setdiff1d(np.arange(len(self.truth)), fold)
-            for number, recipe in enumerate(self.RECIPES):
-                answers = self._fit(recipe, kept).probabilities(self.features[fold]).argmax(axis=1)
-                right[number] += float(share[fold] @ (answers == self.truth[fold]))
-        return self.RECIPES[int(np.argmax(right))]
+        recipe = Recipe()
+        recipe = self._best([replace(recipe, kind=kind) for kind in affordable(self.features)], folds)
+        recipe = self._best([replace(recipe, new_weight=weight) for weight in self.WEIGHTS], folds)
+        return self._best([replace(recipe, pseudo_weight=weight) for weight in self.PSEUDO], folds)
 
-    def _fit(self, recipe: _Recipe, kept: NDArray[np.intp]) -> RidgeHead:
+    def _best(self, recipes: list[Recipe], folds: list[NDArray[np.intp]]) -> Recipe:
+        """The first, unless another is better by its standard error on held-out labelled samples, buckets alike."""
+        if len(recipes) == 1:
+            return recipes[0]
+        share = 1 / np.maximum(np.bincount(self.births), 1)[self.births]
+        right = np.stack([self._held_out(recipe, folds) for recipe in recipes]).astype(np.float64)
+        gains = (right - right[0]) * share
+        clear = gains.sum(axis=1) - np.sqrt((gains**2).sum(axis=1))
+        return recipes[int(np.argmax(np.where(clear > 0, gains.sum(axis=1), 0)))]
+
+    def _held_out(self, recipe: Recipe, folds: list[NDArray[np.intp]]) -> NDArray[np.bool_]:
+        """Right answers on each labelled sample by a head that did not learn from it, [samples]."""
+        right = np.zeros(len(self.truth), np.bool_)
+        for fold in folds:
+            head = self._fit(recipe, np.setdiff1d(np.arange(len(self.truth)), fold))
+            right[fold] = head.probabilities(self.features[fold]).argmax(axis=1) == self.truth[fold]
+        return right
+
+    def _fit(self, recipe: Recipe, kept: NDArray[np.intp]) -> RidgeHead:
         features, truth = self.features[kept], self.truth[kept]
         weights = np.where(self.births[kept] > 0, recipe.new_weight, 1.0).astype(np.float32)
-        head = self.learner.fit(features, truth, weights)
-        if not recipe.with_pseudo or not len(self._strangers):
+        head = fit_kind(recipe.kind, self.learner, features, truth, weights)
+        if not recipe.pseudo_weight:
             return head
-        agreed, pseudo = self._agreed(head, features, truth)
-        return self.learner.fit(
-            np.vstack([features, self._strangers[agreed]]),
-            np.concatenate([truth, pseudo]),
-            np.concatenate([weights, np.full(len(pseudo), recipe.new_weight * self.PSEUDO_WEIGHT, np.float32)]),
+        more, answers = self._agreed(head, kept)
+        worth = np.full(len(answers), recipe.new_weight * recipe.pseudo_weight, np.float32)
+        return fit_kind(
+            recipe.kind,
+            self.learner,
+            np.vstack([features, more]),
+            np.concatenate([truth, answers]),
+            np.concatenate([weights, worth]),
         )
 
-    def _agreed(
-        self, head: RidgeHead, features: NDArray[np.float32], truth: NDArray[np.int64]
-    ) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-        """Unlabelled samples whose nearest labelled ones all say what the head says, and what that is."""
-        answers = head.probabilities(self._strangers).argmax(axis=1)
-        count = min(self.NEIGHBOURS, len(truth) - 1)
-        near = np.argpartition(-(unit(self._strangers) @ unit(features).T), count, axis=1)[:, :count]
-        agree = (truth[near] == answers[:, None]).all(axis=1)
-        return np.flatnonzero(agree), answers[agree].astype(np.int64)
+    def _agreed(self, head: RidgeHead, kept: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Unlabelled samples of all buckets for which the labels ``kept``, spread, and the head say the same."""
+        rows, found = [self.features[:0]], [self.truth[:0]]
+        for number, strangers in self._strangers.items():
+            mine = kept[self.births[kept] == number]
+            if not len(mine) or not len(strangers):
+                continue
+            spread = spread_labels(self.features[mine], self.truth[mine], strangers, self.learner.labels)
+            answers = head.probabilities(strangers).argmax(axis=1)
+            agree = spread.argmax(axis=1) == answers
+            rows.append(strangers[agree])
+            found.append(answers[agree].astype(np.int64))
+        return np.vstack(rows), np.concatenate(found)
 
 
 def _margin(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

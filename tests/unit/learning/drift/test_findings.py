@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgeloop.learning.drift.accuracy import AccuracyMonitor, NoFloor, Unaudited, accuracy_floor
-from edgeloop.learning.drift.monitors import TwoSample, WrongLevel
-from edgeloop.learning.drift.plot import plot_drift
+from edgeloop.learning.drift.monitors import TwoSample
+from edgeloop.learning.drift.plot import evidence_steps, plot_drift
+from edgeloop.learning.drift.record import WrongLevel
 from edgeloop.learning.drift.scores import BrokenReference, SmallReference, WrongWidth, of_embeddings, of_values
 from edgeloop.learning.drift.watch import DriftWatch, NothingToWatch, Window
 
@@ -75,6 +76,19 @@ def test_a_finding_says_since_when() -> None:
     assert "inputs drifted: x, evidence 10^3." in found.reason
     assert [p.samples for p in found.course.points] == list(range(50, 651, 50))
     assert len(monitor.course.points) == 20
+
+
+def test_a_crossing_between_two_looks_is_drawn() -> None:
+    """Evidence that fell again by the end of its look: without the crossing the curve would stay below the line."""
+    rng = np.random.default_rng(0)
+    monitor = TwoSample("x", "inputs", of_values(rng.normal(size=500)), 0.01, 1)
+    found = monitor.look(np.concatenate([rng.normal(loc=3, size=11), rng.normal(scale=0.5, size=9)]))
+    assert found is not None
+    assert max(point.statistic for point in monitor.course.points) < found.threshold
+    steps = evidence_steps(monitor.course, found)
+    assert max(y for _, y in steps) == found.statistic >= found.threshold
+    assert [x for x, _ in steps] == [0, found.samples, 20]
+    assert evidence_steps(monitor.course, None) == [steps[0], steps[2]]
 
 
 def test_a_spread_and_a_missing_value_are_drift_too() -> None:

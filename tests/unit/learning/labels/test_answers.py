@@ -18,10 +18,11 @@ from edgeloop.learning.labels.answers import (
     make_label,
     refuse_unknown,
 )
-from edgeloop.learning.labels.queue import Asked, Shares
-from edgeloop.learning.labels.waiting import NothingToAsk, build_queue, look
+from edgeloop.learning.labels.queue import Asked
+from edgeloop.learning.labels.waiting import Asker, Found, NothingToAsk, build_queue, sort_samples, standing
 from edgeloop.quality.ingest import ingest
 from edgeloop.samples.inputs import extras
+from edgeloop.samples.labelling import Shares
 from edgeloop.samples.records import Hold, Label, Sample, digest
 from edgeloop.samples.segments import to_row
 from edgeloop.samples.splits import split_of
@@ -35,6 +36,11 @@ def samples(split: str, count: int, service: str = "rater", start: int = 0, **ch
     """Samples whose group is of this side of the split."""
     isin = (n for n in range(start, 10_000) if (split_of(f"group-{n}", service) == "pool") == (split == "pool"))
     return [sample(next(isin), service, **changes) for _ in range(count)]
+
+
+def look(world: World, by: str | None, twice: float) -> Found:
+    labels = standing(world.tables, all_labels(world.store, world.tables, world.service))
+    return sort_samples(world.tables, world.service, labels, Asker(by, Shares(twice=twice)))
 
 
 def answer(world: World, of: Sample, text: str, by: str = "ann") -> Label:
@@ -108,7 +114,7 @@ def test_judges_samples_are_audit_samples_only() -> None:
     world = World(regressor())
     audited, chosen = samples("gate", 3), samples("gate", 3, start=500, selected_by="margin")
     world.add([*audited, *chosen])
-    found = look(world.store, world.tables, world.service, "ann", 0.1)
+    found = look(world, "ann", 0.1)
     assert set(found.judge) == {s.sample_id for s in audited}
     assert found.learn == []
     queue = build_queue(world.store, world.tables, world.service, "ann", 10, 0)
@@ -120,12 +126,12 @@ def test_a_devices_label_teaches_and_does_not_judge() -> None:
     [learn], [judge] = samples("pool", 1), samples("gate", 1)
     world.add([learn, judge])
     world.label(label(learn, "4", "device"), label(judge, "4", "device"))
-    found = look(world.store, world.tables, world.service, "ann", 0.1)
+    found = look(world, "ann", 0.1)
     assert (found.learn, found.judge) == ([], [judge.sample_id])
     [row] = [r for r in world.tables.read("labels") if r["sample_id"] == learn.sample_id]
     hold = Hold(sample_id=learn.sample_id, label="4", source="device", at=row["at"], reason="harm")
     world.tables.merge("holds", [to_row(hold)], Hold)
-    assert look(world.store, world.tables, world.service, "ann", 0.1).learn == [learn.sample_id]
+    assert look(world, "ann", 0.1).learn == [learn.sample_id]
 
 
 def test_nobody_is_asked_twice_and_two_people_where_two_are_wanted() -> None:
@@ -144,7 +150,7 @@ def test_nobody_is_asked_twice_and_two_people_where_two_are_wanted() -> None:
         keep(world.store, world.service, [make_label(world.service, one.sample_id, "5", "bob", one.asked)])
     third = build_queue(world.store, world.tables, world.service, "cy", 99, 0, shares)
     assert not names & {one.sample_id for one in third}, "two have answered"
-    nobody = look(world.store, world.tables, world.service, None, 1.0)
+    nobody = look(world, None, 1.0)
     assert nobody.second == {}
 
 
@@ -153,7 +159,7 @@ def test_labels_of_a_data_set_want_no_second_opinion() -> None:
     [one] = samples("pool", 1)
     world.add([one])
     world.send(label(one, "4", by="data set"))
-    assert look(world.store, world.tables, world.service, "ann", 1.0).second == {}
+    assert look(world, "ann", 1.0).second == {}
 
 
 def test_an_empty_queue_says_why() -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from edgeloop.bootstrap import App
 from edgeloop.cli import main
+from edgeloop.clients.registry import Entry, MemoryRegistry
 from edgeloop.commands.labelling import Terminal
 from edgeloop.learning.labels.answers import all_labels
 from edgeloop.learning.labels.waiting import build_queue
@@ -43,6 +44,7 @@ class Desk(World):
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("EDGELOOP_STORE", "EDGELOOP_HOME"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("EDGELOOP_MLFLOW", "http://127.0.0.1:1")  # nobody listens there
 
 
 @pytest.fixture
@@ -160,6 +162,76 @@ def test_agreement_is_printed(tmp_path: Path, typed: Any, capsys: pytest.Capture
     said = capsys.readouterr().out
     assert "ann: x, bob: y" in said
     assert "0.500" in said
+
+
+def test_conflicts_are_printed(tmp_path: Path, typed: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    desk = Desk(tmp_path, looker(), 3)
+    first, second, third = desk.samples
+    desk.send(label(first, "cat", by="ann"), label(first, "dog", by="bob", seconds=1), label(second, "cat"))
+    _, found, _ = typed(desk, "--conflicts")
+    assert [c["sample_id"] for c in found["people"]] == [first.sample_id]
+    assert [set(t["labels"]) for t in found["twins"]] == [{first.sample_id, second.sample_id}]
+    with pytest.raises(SystemExit):
+        main(["--home", str(desk.home), "label", "looker", "--conflicts"])
+    said = capsys.readouterr().out
+    assert "1 samples of looker on which people differ, 0 on which devices do, 1 inputs" in said
+    assert "ann: cat, bob: dog" in said
+    assert third.sample_id[:12] not in said
+
+
+def test_the_queue_is_as_long_as_the_service_says(tmp_path: Path, typed: Any) -> None:
+    desk = Desk(tmp_path, classifier(labelling={"count": 3}), 12)
+    assert typed(desk, "--by", "ann", lines="q\n")[1]["left"] == 3
+    _, found, said = typed(desk, "--by", "ann", "--count", "5", lines="q\n")
+    assert found["left"] == 5
+    assert "the champion is not asked what it doubts (MLflow at" in said
+
+
+def test_the_champion_is_asked_and_the_round_begins_with_the_last_decision(
+    tmp_path: Path, typed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path, classifier(labelling={"per_round": 1}), 12)
+    registry, asked = MemoryRegistry(), []
+    values: dict[str, Any] = {"params": {}, "metrics": {}, "description": "test"}
+    entry = Entry(service="sorter", key="sha256:a", dataset="sha256:d", layers={"model": "sha256:m"}, **values)
+    version = registry.register(entry, None, Path())  # type: ignore[arg-type]
+    registry.set_champion("sorter", version.version)
+    monkeypatch.setattr("edgeloop.bootstrap.MlflowRegistry", lambda url: registry)
+
+    def spy(*args: Any, **options: Any) -> Any:
+        asked.append(options["champion"])
+        return build_queue(*args, **options)
+
+    monkeypatch.setattr("edgeloop.learning.labels.waiting.build_queue", spy)
+    assert typed(desk, "--by", "ann", lines="x\nx\n")[1]["answered"] == 1
+    assert asked == [{"model": "sha256:m"}]
+    assert "labelling.per_round is 1" in typed(desk, "--by", "ann")[1]["error"]
+    fleet = App(load_settings(tmp_path)).fleet
+    fleet.record("sorter", "gate", "sha256:a", verdict="fail", reason="no gain", dataset="sha256:d", who="gate")
+    fleet.close()
+    assert typed(desk, "--by", "ann", lines="x\nx\n")[1]["answered"] == 1
+
+
+def test_a_spent_budget_is_said(tmp_path: Path, typed: Any) -> None:
+    desk = Desk(tmp_path, classifier(labelling={"per_day": 2}), 12)
+    assert typed(desk, "--by", "ann", lines="x\nx\nx\n")[1]["answered"] == 2
+    code, found, _ = typed(desk, "--by", "ann")
+    assert code == 2
+    assert "2 answers were given and labelling.per_day is 2" in found["error"]
+
+
+def test_pseudo_labels_are_allowed_again_by_name(tmp_path: Path, typed: Any) -> None:
+    desk = Desk(tmp_path, classifier(), 1)
+    assert typed(desk, "--allow-pseudo", "--by", "ann")[1] == {"service": "sorter", "by": "ann", "allowed": False}
+    fleet = App(load_settings(tmp_path)).fleet
+    fleet.record("sorter", "pseudo", "sha256:a", verdict="off", reason="a drop", version="3", who="audit")
+    code, found, _ = typed(desk, "--allow-pseudo")
+    assert code == 2 and "nobody is named" in found["error"]
+    assert typed(desk, "--allow-pseudo", "--by", "ann")[1]["allowed"] is True
+    row = fleet.newest("sorter", "pseudo")
+    assert row is not None
+    assert (row["verdict"], row["who"], row["version"]) == ("on", "ann", "3")
+    fleet.close()
 
 
 def test_bad_input(tmp_path: Path, typed: Any) -> None:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeloop.learning.labels.picks import margin_doubts, typical, uncertain, unlike
-from edgeloop.learning.labels.queue import Purpose, Request, Shares, Waiting, make_queue, wants_two
+from edgeloop.learning.labels.picks import typical, uncertain, unlike
+from edgeloop.learning.labels.queue import Purpose, Request, Waiting, make_queue, wants_two
+from edgeloop.samples.labelling import Shares
 
 
 def names(prefix: str, count: int) -> list[str]:
@@ -31,6 +32,7 @@ def waitings(draw: st.DrawFn) -> Waiting:
         learn=learn,
         judge=names("j", draw(st.integers(0, 15))),
         second={n: purposes[i % 2] for i, n in enumerate(names("s", draw(st.integers(0, 8))))},
+        disputed={n: purposes[i % 2] for i, n in enumerate(names("d", draw(st.integers(0, 4))))},
         # Whole numbers, so that points repeat.
         vectors={n: rng.integers(0, 3, width).astype(np.float32) for n in drawn},
         doubts={n: float(rng.random()) for n in drawn} if draw(st.booleans()) else {},
@@ -44,7 +46,7 @@ def waitings(draw: st.DrawFn) -> Waiting:
 def test_a_queue_holds_what_it_promises(waiting: Waiting, count: int, seed: int) -> None:
     queue = make_queue(waiting, count, seed)
     asked = [one.sample_id for one in queue]
-    there = {*waiting.learn, *waiting.judge, *waiting.second}
+    there = {*waiting.learn, *waiting.judge, *waiting.second, *waiting.disputed}
     assert len(queue) == min(count, len(there))
     assert len(set(asked)) == len(asked)
     assert set(asked) <= there
@@ -59,13 +61,19 @@ def test_a_queue_holds_what_it_promises(waiting: Waiting, count: int, seed: int)
             assert one.asked.purpose == "learn"
         if one.sample_id in waiting.second:
             assert (one.asked.purpose, one.asked.why) == (waiting.second[one.sample_id], "second")
+        if one.sample_id in waiting.disputed:
+            assert (one.asked.purpose, one.asked.why) == (waiting.disputed[one.sample_id], "disputed")
+    if any(one.asked.why == "second" for one in queue):
+        assert set(waiting.disputed) <= set(asked), "contradictions come first"
 
 
 @settings(max_examples=40, deadline=None)
 @given(waitings(), st.integers(1, 40), st.integers(0, 5))
 def test_some_of_what_is_learned_from_is_random(waiting: Waiting, count: int, seed: int) -> None:
     learn = [
-        one for one in make_queue(waiting, count, seed) if one.asked.purpose == "learn" and one.asked.why != "second"
+        one
+        for one in make_queue(waiting, count, seed)
+        if one.asked.purpose == "learn" and one.asked.why not in {"second", "disputed"}
     ]
     assert not learn or any(one.asked.why == "random" for one in learn)
 
@@ -185,11 +193,3 @@ def test_points_that_are_all_the_same_are_picked_once_each() -> None:
     assert sorted(uncertain(same, np.zeros(6), 6, seed=0)) == list(range(6))
     assert typical(same, NONE, 0, seed=0) == []
     assert unlike(same[:0], NONE, 3) == uncertain(same[:0], np.zeros(0), 3, seed=0) == []
-
-
-def test_margins_are_small_between_the_classes() -> None:
-    points, home = blobs([50, 50])
-    doubts = margin_doubts(points, [str(h) for h in home], np.array([[0, 0], [5, 0], [10, 0]], np.float32), 0)
-    assert doubts is not None
-    assert doubts.argmax() == 1
-    assert margin_doubts(points, ["0"] * 100, points, 0) is None
