@@ -112,7 +112,7 @@ def gate(context: Context, rounds: int, seed: int) -> None:
 @click.argument("what", metavar="DIR_OR_NAME")
 @click.option("--seeds", type=click.IntRange(1, 50), default=5, show_default=True, help="Splits and draws to repeat.")
 @click.option("--methods", default="", help="Comma-separated; all if left out. frozen and joint are always run.")
-@click.option("--limit", type=click.IntRange(50), default=2000, show_default=True, help="Rows of a bucket, at most.")
+@click.option("--limit", type=click.IntRange(50), default=5000, show_default=True, help="Rows of a bucket, at most.")
 @click.option(
     "--budget",
     type=click.FloatRange(0, min_open=True),

@@ -27,7 +27,7 @@ class StreamOptions:
     seeds: int = 5
     methods: tuple[str, ...] = ()
     """Names; all if empty. ``frozen`` and ``joint`` are always run."""
-    limit: int = 2000
+    limit: int = 5000
     """Rows of a bucket, at most."""
     delay: int = 0
     """Rounds by which what was sent comes late."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from edgeloop.clients.models import LinearHead
 
 KINDS = ("ridge", "linear", "slda")
-#: Logistic regression iterates: beyond this many numbers it takes longer than what is gained.
-MOST_FOR_LINEAR = 600_000
+#: Logistic regression iterates: beyond this product of samples, features and labels it takes longer than it is worth.
+MOST_FOR_LINEAR = 2_000_000
 _LINEAR = Head(c=0.03)
 _SHRINKAGE = 0.1
 
@@ -31,9 +31,9 @@ class UnknownKind(EdgeloopError):
     """No head of this kind is compared."""
 
 
-def affordable(features: NDArray[np.float32]) -> tuple[str, ...]:
-    """The kinds worth trying on these features, [samples, features]."""
-    return tuple(kind for kind in KINDS if kind != "linear" or features.size <= MOST_FOR_LINEAR)
+def affordable(features: NDArray[np.float32], labels: int) -> tuple[str, ...]:
+    """The kinds worth trying on these features, [samples, features], for so many labels."""
+    return tuple(kind for kind in KINDS if kind != "linear" or features.size * labels <= MOST_FOR_LINEAR)
 
 
 def fit_kind(

@@ -2,9 +2,9 @@
 
 What is sent is uniform. Labels are asked for the most central sample of each cluster of it (typical first, as
 TypiClust, Hacohen et al. 2022), the clusters drawn towards what the model is unsure of. A pseudo-label counts only
-where the head and label spreading among the samples of the bucket say the same. The kind of head, how much the new
-weighs, and whether pseudo-labels help at all, are settled one after the other by cross-validation on labelled samples
-of the pool.
+where the head and label spreading among the samples of the bucket say the same, and no pseudo-label counts where the
+head is wrong too often. The kind of head, how much the new weighs, and whether pseudo-labels help at all, are settled
+one after the other by cross-validation on labelled samples of the pool.
 """
 
 from __future__ import annotations
@@ -45,11 +45,13 @@ class Ours(Remembering):
     WEIGHTS: ClassVar[tuple[float, ...]] = (4.0, 1.0, 12.0)
     """The first is what is taken unless another is clearly better; so below."""
     PSEUDO: ClassVar[tuple[float, ...]] = (0.5, 0.0)
+    TRUSTED: ClassVar[float] = 0.75
+    """Least accuracy on held-out labels that came after the start: from a worse teacher nothing is learned."""
     FOLDS: ClassVar[int] = 3
-    SENT: ClassVar[float] = 0.6
-    """Share of the upload allowance that is used: what is not labelled helps little, and bytes are counted."""
-    ASKED: ClassVar[float] = 0.8
-    """Share of the labels that is asked for: with the audit, labels are then 5 % of the pool."""
+    SENT: ClassVar[float] = 0.8
+    """Share of the upload allowance that is used: the last samples that are not labelled help little."""
+    ASKED: ClassVar[float] = 0.9
+    """Share of the labels that is asked for: as little as Sedna's filter leaves to ask where it is sure of much."""
 
     def begin(self, start: Batch) -> Model:
         self._strangers: dict[int, NDArray[np.float32]] = {}
@@ -74,18 +76,22 @@ class Ours(Remembering):
         """One choice after the other, since all together would cost their product."""
         folds = np.array_split(self.rng.permutation(len(self.truth)), self.FOLDS)
         recipe = Recipe()
-        recipe = self._best([replace(recipe, kind=kind) for kind in affordable(self.features)], folds)
+        kinds = affordable(self.features, self.learner.labels)
+        recipe = self._best([replace(recipe, kind=kind) for kind in kinds], folds, doubt=0.0)
         recipe = self._best([replace(recipe, new_weight=weight) for weight in self.WEIGHTS], folds)
+        came = self.births > 0
+        if self._held_out(recipe, folds)[came].mean() < self.TRUSTED:
+            return recipe
         return self._best([replace(recipe, pseudo_weight=weight) for weight in self.PSEUDO], folds)
 
-    def _best(self, recipes: list[Recipe], folds: list[NDArray[np.intp]]) -> Recipe:
-        """The first, unless another is better by its standard error on held-out labelled samples, buckets alike."""
+    def _best(self, recipes: list[Recipe], folds: list[NDArray[np.intp]], doubt: float = 1.0) -> Recipe:
+        """The first, unless another is better by ``doubt`` standard errors on held-out labels, all buckets alike."""
         if len(recipes) == 1:
             return recipes[0]
         share = 1 / np.maximum(np.bincount(self.births), 1)[self.births]
         right = np.stack([self._held_out(recipe, folds) for recipe in recipes]).astype(np.float64)
         gains = (right - right[0]) * share
-        clear = gains.sum(axis=1) - np.sqrt((gains**2).sum(axis=1))
+        clear = gains.sum(axis=1) - doubt * np.sqrt((gains**2).sum(axis=1))
         return recipes[int(np.argmax(np.where(clear > 0, gains.sum(axis=1), 0)))]
 
     def _held_out(self, recipe: Recipe, folds: list[NDArray[np.intp]]) -> NDArray[np.bool_]:
