@@ -148,15 +148,16 @@ class FleetStore:
         return self._all(sa.select(ledger).where(*about).order_by(ledger.c.id.desc()))
 
     def last_judged(self, service: str, harmless: bool = False) -> dict[str, Any] | None:
-        """The newest decision of the gate; with ``harmless`` the newest on a candidate that did no harm.
+        """The newest decision of the gate; with ``harmless`` the newest that found a candidate to do no harm.
 
-        A round that could not be judged has a row without a dataset, and is none.
+        A round that could not be judged has a row without a dataset, and is none. An inconclusive decision says nothing
+        of harm.
         """
         query = sa.select(ledger).where(
             ledger.c.service == service, ledger.c.event == "gate", ledger.c.dataset.is_not(None)
         )
         if harmless:
-            query = query.where(ledger.c.verdict != "harmful")
+            query = query.where(ledger.c.verdict.not_in(("harmful", "inconclusive")))
         return self._one(query.order_by(ledger.c.id.desc()))
 
     def gate_uses(self, service: str, key: str) -> dict[str, int]:

@@ -47,6 +47,7 @@ def one_round(service: str, reason: str, rollout_timeout: float) -> RoundRecord:
         }
     )
     record = learn(record, watch, "auto", None)
+    save_round(open_app().store, record)  # the watch of a new champion asks what it was judged to be, maybe at once
     if record.evaluation is None or record.evaluation.damage is None:
         record = deliver(record, watch, rollout_timeout)
     save_round(open_app().store, record)

@@ -73,7 +73,9 @@ def promote_candidate(plan: Plan, candidate: Candidate, evaluation: Evaluation, 
     result = promote(
         app.store, app.tables(plan.service), app.registry, app.fleet, service, plan, candidate, evaluation, version
     )
-    text = decision_text(evaluation, service.gate, result.version, result.former, result.held)
+    done = {"verdict": result.verdict, "reason": result.reason}  # not what the gate said if the champion changed
+    said = evaluation.model_copy(update={"decision": evaluation.decision.model_copy(update=done)})
+    text = decision_text(said, service.gate, result.version, result.former, result.held)
     _publish(plan.service, text)
     return result
 

@@ -22,6 +22,10 @@ class NothingToDraw(BadInput):
     """A watch has tested nothing that could be drawn."""
 
 
+class UnwritablePicture(BadInput):
+    """A picture cannot be written where it was asked for."""
+
+
 @click.command()
 @click.argument("service")
 @click.option("--plot", "target", type=click.Path(path_type=Path, dir_okay=False), help="Draw the watch to this PNG.")
@@ -52,8 +56,16 @@ def _draw(state: WatchState, target: Path) -> None:
 
     if not state.periods and not any(c.points for c in state.courses):
         raise NothingToDraw(f"the watch of {state.service} has tested nothing yet: wait for audit samples, then draw")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    plot_drift(state.courses, state.findings, target, state.periods)
+    if target.suffix.lower() != ".png":
+        raise UnwritablePicture(f"--plot {target} does not end in .png: name a PNG file")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        plot_drift(state.courses, state.findings, target, state.periods)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise UnwritablePicture(
+            f"--plot {target} cannot be written ({why}): name a file in a folder of yours"
+        ) from error
 
 
 def _text(state: WatchState, asked: str | None) -> str:

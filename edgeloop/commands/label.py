@@ -91,7 +91,7 @@ def _queue(
 
     number = zlib.crc32((by or "").encode()) if seed is None else seed
     tables = app.tables(service.name)
-    judged = app.fleet.last_judged(service.name)
+    judged = app.fleet.newest(service.name, "gate")  # one that could not be judged ends a round, too
     requests = build_queue(
         app.store,
         tables,

@@ -185,21 +185,22 @@ def _slices(
     vetoes: dict[str, Veto],
     seed: int,
 ) -> dict[str, SliceResult]:
-    """Each slice that has samples, with bounds of its gain."""
+    """Each slice that has samples, with bounds of its gain; R² is held against the variance of all samples."""
+    spread = float(truth.var())
     found: dict[str, SliceResult] = {}
     for name, mask in slices.items():
         if not mask.any():
             continue
         right, answers = truth[mask], candidate[mask]
-        part = SliceResult(samples=int(mask.sum()), candidate=score(metric, right, answers), champion=None)
+        part = SliceResult(samples=int(mask.sum()), candidate=score(metric, right, answers, spread), champion=None)
         if champion is not None:
             veto = vetoes.get(name)
             sure = veto.confidence if veto else _REPORTED
-            bounds = gain_bounds(metric, right, answers, champion[mask], sure, config.resamples, seed)
+            bounds = gain_bounds(metric, right, answers, champion[mask], sure, config.resamples, seed, spread)
             part = SliceResult(
                 samples=part.samples,
                 candidate=part.candidate,
-                champion=score(metric, right, champion[mask]),
+                champion=score(metric, right, champion[mask], spread),
                 gain=bounds.gain,
                 gain_low=bounds.low,
                 gain_high=bounds.high,

@@ -23,28 +23,19 @@ from edgeloop.clients.models import (
     UnloadableModel,
     read_head,
 )
-from edgeloop.clients.objects import ObjectMissing, ObjectStore
+from edgeloop.clients.objects import ObjectStore
 from edgeloop.errors import EdgeloopError
+from edgeloop.learning.blobs import DamagedBlob, sound_blob
 from edgeloop.learning.features import KnownSpace, features_of
 from edgeloop.learning.pool import sample_rows
 from edgeloop.learning.sample_features import sample_features
 from edgeloop.learning.train import Base, Candidate
 from edgeloop.samples.dataset import UnknownDataset, load_dataset
-from edgeloop.samples.records import digest
-from edgeloop.samples.releases import blob_key
 from edgeloop.samples.service import Service
 from edgeloop.samples.table import Tables
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-class DamagedBlob(EdgeloopError):
-    """A blob is not in the store, or its bytes are not those that its name promises."""
-
-    def __init__(self, name: str, what: str) -> None:
-        super().__init__(f"blob {name} {what}")
-        self.name = name
 
 
 class DamagedModel(EdgeloopError):
@@ -85,21 +76,6 @@ class Pair:
 
     candidate: Packaged
     champion: Packaged | None
-
-
-def sound_blob(store: ObjectStore, name: str) -> bytes:
-    """The bytes that are named ``name``.
-
-    Raises:
-        DamagedBlob: they are not there, or are others.
-    """
-    try:
-        data = store.get(blob_key(name))
-    except ObjectMissing as error:
-        raise DamagedBlob(name, f"is not at {store.url}/{blob_key(name)}") from error
-    if digest(data) != name:
-        raise DamagedBlob(name, f"at {store.url}/{blob_key(name)} has {len(data)} bytes of digest {digest(data)}")
-    return data
 
 
 def load_packaged(
@@ -167,6 +143,8 @@ def check_champion(store: ObjectStore, service: Service, base: Base, mode: str) 
             load_dataset(store, service.name, one.dataset)
             if mode == "full" and "keras" in one.layers:
                 sound_blob(store, one.layers["keras"])
+            if mode == "sklearn" and service.trainer.incremental and "pipeline" in one.layers:
+                sound_blob(store, one.layers["pipeline"])
 
 
 @contextmanager

@@ -38,11 +38,17 @@ class Bounds(BaseModel):
     high: float
 
 
-def score(metric: str, truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
-    """``accuracy`` of label numbers or ``r2`` of values; arrays of shape [samples]."""
+def score(
+    metric: str, truth: NDArray[np.float64], predicted: NDArray[np.float64], variance: float | None = None
+) -> float:
+    """``accuracy`` of label numbers or ``r2`` of values; arrays of shape [samples].
+
+    Errors are held against ``variance``, that of ``truth`` if None: a slice against that of all samples, since right
+    answers that are nearly alike would make any error huge.
+    """
     if metric == "accuracy":
         return float((truth == predicted).mean())
-    return float(1 - ((truth - predicted) ** 2).mean() / _variance(truth))
+    return float(1 - ((truth - predicted) ** 2).mean() / _variance(truth, variance))
 
 
 def mcnemar(truth: NDArray[np.float64], candidate: NDArray[np.float64], champion: NDArray[np.float64]) -> McNemar:
@@ -71,26 +77,32 @@ def gain_bounds(
     confidence: float,
     resamples: int,
     seed: int,
+    variance: float | None = None,
 ) -> Bounds:
     """The gain of the candidate, with a lower and an upper bound that each hold with about ``confidence``.
 
-    Arrays [samples]. Paired percentile bootstrap of the mean gain (Efron and Tibshirani 1993, chapter 13).
+    Arrays [samples]; ``variance`` as in :func:`score`. Paired percentile bootstrap of the mean gain (Efron and
+    Tibshirani 1993, chapter 13).
     """
-    gains = sample_gains(metric, truth, candidate, champion)
+    gains = sample_gains(metric, truth, candidate, champion, variance)
     low, high = np.quantile(bootstrap_means(gains, resamples, seed), [1 - confidence, confidence])
     return Bounds(gain=float(gains.mean()), low=float(low), high=float(high))
 
 
 def sample_gains(
-    metric: str, truth: NDArray[np.float64], candidate: NDArray[np.float64], champion: NDArray[np.float64]
+    metric: str,
+    truth: NDArray[np.float64],
+    candidate: NDArray[np.float64],
+    champion: NDArray[np.float64],
+    variance: float | None = None,
 ) -> NDArray[np.float64]:
     """What each sample adds to the gain in the metric, float64 [samples]: their mean is the gain.
 
-    A gain in R² is the mean difference of squared errors over the variance of the right answers.
+    A gain in R² is the mean difference of squared errors over the variance of the right answers, or ``variance``.
     """
     if metric == "accuracy":
         return np.asarray((candidate == truth).astype(np.float64) - (champion == truth))
-    return np.asarray(((truth - champion) ** 2 - (truth - candidate) ** 2) / _variance(truth))
+    return np.asarray(((truth - champion) ** 2 - (truth - candidate) ** 2) / _variance(truth, variance))
 
 
 def bootstrap_means(gains: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
@@ -108,8 +120,8 @@ def bootstrap_means(gains: NDArray[np.float64], resamples: int, seed: int) -> ND
     return np.concatenate([gains[rng.integers(len(gains), size=(rows, len(gains)))].mean(axis=1) for rows in chunks])
 
 
-def _variance(truth: NDArray[np.float64]) -> float:
-    return max(float(truth.var()), 1e-12)
+def _variance(truth: NDArray[np.float64], known: float | None) -> float:
+    return max(float(truth.var()) if known is None else known, 1e-12)
 
 
 def sign_flip(gains: NDArray[np.float64], resamples: int, seed: int) -> float:

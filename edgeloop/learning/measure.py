@@ -13,10 +13,11 @@ import numpy as np
 
 from edgeloop.clients.models import UnloadableModel
 from edgeloop.clients.objects import ObjectStore
+from edgeloop.learning.blobs import sound_blob
 from edgeloop.learning.estimate import Estimate, audit_accuracy, weighted_accuracy
 from edgeloop.learning.gate_budgets import Agreement, Timed, agreement, measure_latency
 from edgeloop.learning.gate_keras import keras_features
-from edgeloop.learning.gate_models import Packaged, Pair, candidate_damage, encode_truth, of_features, sound_blob
+from edgeloop.learning.gate_models import Packaged, Pair, candidate_damage, encode_truth, of_features
 from edgeloop.learning.labelled import Shares, field_rows, labelling_chances
 from edgeloop.learning.pool import sample_rows
 from edgeloop.learning.train import Candidate

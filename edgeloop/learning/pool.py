@@ -81,7 +81,7 @@ def draw_lesson(
     left_out = Counter({FOREIGN_PSEUDO: len(pool) - len(told)})
     is_old = np.zeros(len(told), dtype=np.bool_)
     if former is not None:
-        is_old = told.among("sample_id", former_members(store, tables, service.name, former).table["sample_id"])
+        is_old = same_labels(told, former_members(store, tables, service.name, former))
     fresh, old = told.where(~is_old), told.where(is_old)
     order = np.arange(len(old))
     if len(old) > service.trainer.replay:
@@ -100,6 +100,20 @@ def draw_lesson(
     if not earlier and not new:
         raise NothingToLearn(_nothing(dataset, dict(+left_out)))
     return Lesson(earlier + new, {"new": len(new), "replay": len(earlier)}, dict(+left_out), dataset_members=members)
+
+
+def same_labels(members: Members, former: Members) -> NDArray[np.bool_]:
+    """Who of ``members`` was among ``former`` with this label of this source, bool [members].
+
+    A label that was corrected or confirmed since is news, however long its sample has been known.
+    """
+    import pyarrow.compute as pc
+
+    now, before = (
+        pc.binary_join_element_wise(*(some.table[name] for name in ("sample_id", "source", "label")), "\n")
+        for some in (members, former)
+    )
+    return np.asarray(pc.is_in(now, value_set=before).to_numpy(), dtype=np.bool_)
 
 
 @dataclass(frozen=True)

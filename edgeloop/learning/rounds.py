@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -171,7 +172,9 @@ def promote(
 ) -> Promotion:
     """Move the alias ``champion`` if the gate passed; set the new labels aside if the candidate did harm. Idempotent.
 
-    The ledger row is written last: until it is there, a repeated call does the same again.
+    Nothing is promoted over a champion that the candidate was not compared with: where the alias was moved while the
+    round ran, the verdict is inconclusive. The ledger row is written last: until it is there, a repeated call does the
+    same again, and after that it says what was done.
 
     Raises:
         NothingJudged: the evaluation says that a model could not be loaded; see :func:`end_round`.
@@ -180,9 +183,11 @@ def promote(
         raise NothingJudged(f"round {plan.key} of {service.name} was not judged ({evaluation.damage}): end it instead")
     decision = evaluation.decision
     former = plan.base.version if plan.base else None
-    passed = decision.verdict == "pass"
+    told = fleet.entry(service.name, "gate", plan.key)
+    moved = _moved(registry, plan, version, told) if decision.verdict == "pass" else None
+    verdict, reason = ("inconclusive", moved) if moved else (decision.verdict, decision.reason)
     held = 0
-    if passed:
+    if verdict == "pass" and not told:
         registry.set_champion(service.name, version.version)
     elif decision.harmful and plan.base:
         held = _hold_new_labels(store, tables, fleet, service, plan, decision.reason)
@@ -190,21 +195,39 @@ def promote(
         service.name,
         "gate",
         plan.key,
-        verdict="harmful" if decision.harmful else decision.verdict,
-        reason=decision.reason,
+        verdict="harmful" if decision.harmful else verdict,
+        reason=reason,
         version=version.version,
         former=former,
         dataset=plan.dataset.id,
         who="gate",
     )
     return Promotion(
-        promoted=passed,
-        verdict=decision.verdict,
-        reason=decision.reason,
+        promoted=verdict == "pass",
+        verdict=verdict,
+        reason=reason,
         version=version.version,
         former=former,
         held=held,
     )
+
+
+def _moved(registry: ModelRegistry, plan: Plan, version: ModelVersion, told: dict[str, Any] | None) -> str | None:
+    """Why the round's ``version`` may not become champion: another one did since the plan; None if it may, or did.
+
+    ``told`` is the round's row in the ledger, where it has one.
+    """
+    if told:
+        return None if told["verdict"] == "pass" else str(told["reason"])
+    former = plan.base.version if plan.base else None
+    try:
+        champion = registry.champion(plan.service)
+        current = champion.version if champion else None
+    except ForeignVersion as error:
+        current = f"one that cannot be loaded ({error})"
+    if current in (former, version.version):
+        return None
+    return f"the champion changed meanwhile from {former or 'none'} to {current or 'none'}: run retrain again"
 
 
 def _hold_new_labels(

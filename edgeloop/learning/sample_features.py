@@ -139,7 +139,7 @@ def _fill(
     for rows in _rows(tables, ids):
         _learn(store, tables.service, rows, space)
         payloads = {input_digest(r): r["payload"] for r in rows if r["payload"] and brought_features(r, space) is None}
-        kept = feature_rows(store, space).known(payloads)
+        kept = find_features(store, space, payloads)  # not known(): a damaged row is made anew
         missing = {name: payload for name, payload in payloads.items() if name not in kept}
         if missing:
             backbone = backbone or load()
@@ -164,10 +164,9 @@ def _learn(
     new = known.keys() - _inputs(store, service, known).keys()
     kept.put({_row_name(n): bytes.fromhex(hexdigest(known[n][0])) + (_RAW if known[n][1] else _BARE) for n in new})
     if space is not None:
-        features = feature_rows(store, space)
         brought = {_own_name(service, r["sample_id"]): brought_features(r, space) for r in rows}
-        here = features.known(name for name, vector in brought.items() if vector is not None)
-        features.put({n: v.tobytes() for n, v in brought.items() if v is not None and n not in here})
+        here = find_features(store, space, (name for name, vector in brought.items() if vector is not None))
+        feature_rows(store, space).put({n: v.tobytes() for n, v in brought.items() if v is not None and n not in here})
     return known
 
 

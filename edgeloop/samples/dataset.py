@@ -1,7 +1,7 @@
 """A dataset version: an immutable, reproducible read of a service's tables, with its split.
 
-It is named by its content (which samples with which labels), so that two reads of unchanged data are the same
-version and a round with nothing new is seen to be one. The table versions are kept with it, to read it again.
+It is named by its content (which samples with which labels of which source), so that two reads of unchanged data are
+the same version and a round with nothing new is seen to be one. The table versions are kept with it, to read it again.
 """
 
 from __future__ import annotations
@@ -129,8 +129,12 @@ def freeze(store: Manifests, tables: Tables, service: str) -> DatasetVersion:
 
 
 def content_id(service: str, members: Members) -> str:
-    """Name of the dataset version with these members: a digest of who is in it with which label."""
-    return digest(canonical([service, list(zip(members.ids, members.column("label"), strict=True))]))
+    """Name of the dataset version with these members: a digest of who is in it with which label of which source.
+
+    A label that a person confirms is another one: it may judge, and it is held no more.
+    """
+    told = zip(members.ids, members.column("label"), members.column("source"), strict=True)
+    return digest(canonical([service, list(told)]))
 
 
 def load_dataset(store: Manifests, service: str, name: str) -> DatasetVersion:

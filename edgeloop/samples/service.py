@@ -112,6 +112,11 @@ class Service(_Strict):
             raise ValueError(f"trainer.balanced is for classifiers, this is a {self.kind}: leave it out")
         if self.trainer.incremental and self.kind == "image-classifier":
             raise ValueError("trainer.incremental is for tabular services: leave it out, a head is refitted in seconds")
+        if self.trainer.incremental and self.labelling.pseudo.enabled:
+            raise ValueError(
+                "trainer.incremental would go on with what pseudo-labels taught even after the audit stopped them:"
+                " leave out trainer.incremental or labelling.pseudo.enabled"
+            )
 
     def _check_names(self) -> None:
         labels, names = self.labels or [], self.feature_names

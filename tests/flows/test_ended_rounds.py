@@ -12,7 +12,7 @@ import pytest
 import flows.loop
 import flows.retrain
 import tasks.train
-from edgeloop.learning.rounds import RoundRecord
+from edgeloop.learning.rounds import RoundRecord, load_round
 from edgeloop.samples.records import now
 from edgeloop.samples.releases import blob_key
 from flows.retrain import Stopwatch, learn
@@ -117,6 +117,7 @@ def test_the_loop_releases_nothing_of_a_round_without_a_judgement(
 
     def deliver(done: RoundRecord, *_: Any) -> RoundRecord:
         delivered.append(done)
+        assert load_round(loop.store, "rater", done.id).promotion == done.promotion, "written before it serves"
         return done
 
     nothing: Any = SimpleNamespace(samples=0, duplicates=0, labels=0, accepted=0, quarantined=0, rejected=0)

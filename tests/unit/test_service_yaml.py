@@ -169,3 +169,10 @@ def test_a_node_keeps_what_a_newer_cloud_tells_it() -> None:
 def test_the_services_that_ship_are_valid(path: Path) -> None:
     service = load_service(path.stem, [path.parent])
     assert yaml.safe_load(path.read_text(encoding="utf-8"))["name"] == service.name
+
+
+def test_going_on_does_not_go_with_pseudo_labels() -> None:
+    trainer = {"pipeline": "edgeloop.learning.tabular:logistic", "incremental": True}
+    assert classifier(trainer=trainer).trainer.incremental
+    with pytest.raises(ValueError, match=r"leave out trainer\.incremental or labelling\.pseudo\.enabled"):
+        classifier(trainer=trainer, labelling={"pseudo": {"enabled": True}})

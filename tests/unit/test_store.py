@@ -228,3 +228,14 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "fleet.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(DatabaseUnavailable, match="does not answer"):
         FleetStore(f"sqlite:///{tmp_path / 'fleet.db'}")
+
+
+def test_an_inconclusive_decision_is_not_harmless(fleet: FleetStore) -> None:
+    for number, verdict in enumerate(("fail", "inconclusive", "harmful", "inconclusive")):
+        fleet.record(
+            "rater", "gate", f"round-{number}", verdict=verdict, reason="", who="gate", dataset=f"set-{number}"
+        )
+    harmless, newest = fleet.last_judged("rater", harmless=True), fleet.last_judged("rater")
+    assert harmless is not None
+    assert newest is not None
+    assert (harmless["dataset"], newest["dataset"]) == ("set-0", "set-3")

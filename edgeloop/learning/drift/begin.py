@@ -36,26 +36,32 @@ class Reference(NamedTuple):
 
 
 def begin(
-    source: Source, champion: ModelVersion, former: WatchState | None, at: datetime
+    source: Source, champion: ModelVersion, former: tuple[WatchState, DriftWatch] | None, at: datetime
 ) -> tuple[WatchState, DriftWatch]:
     """A new watch of a champion; or a new part, where ``former`` is a watch of the same one that tested very many.
+
+    A part goes on with the test of accuracy at its own level: labels are few, and their evidence is not thrown away.
 
     Raises:
         UnknownDataset: the dataset that the champion learned from is not in the store.
     """
     service = source.service
-    number = former.number if former else 0
-    same = former if former and is_of(former, champion, service) else None
+    last = former[0] if former else None
+    number = last.number if last else 0
+    same = last if last and is_of(last, champion, service) else None
     tables = same.tables if same else load_dataset(source.store, service.name, champion.dataset).tables
     part = same.part + 1 if same else 0
     alpha = ALPHA * _SPENT * (1 - _SPENT) ** part
-    judged = judged_answers(source.store, service, champion.version)
-    quantities = planned(service) + (2 if judged else 0)
-    floor = _floor(service, judged, alpha / quantities) if judged else None
-    reference = find_reference(source, tables)
+    since = _settled(last)
+    reference = find_reference(source, tables, since)
     watch = DriftWatch(
-        reference.window, alpha, floor, service.labels or (), seed=service.trainer.seed + part, quantities=quantities
+        reference.window, alpha, None, service.labels or (), service.trainer.seed + part, quantities=planned(service)
     )
+    carried = same.tests.monitors.get("accuracy") if same else None
+    if former and carried:
+        watch.take_accuracy(former[1])
+    else:
+        watch_accuracy(source, watch, champion.version)
     state = WatchState(
         number=number,
         service=service.name,
@@ -71,8 +77,10 @@ def begin(
         began_tables=tables,
         tables=tables,
         reference=reference.words,
+        since=since,
+        audited=same.audited if same and carried else 0,
         tests=watch.keep()[0],
-        earlier=tuple(same.findings) if same else (),
+        earlier=tuple(f for f in same.findings if carried is None or f != carried.finding) if same else (),
     )
     return state, watch
 
@@ -88,16 +96,50 @@ def shape_of(service: Service) -> str:
 
 
 def planned(service: Service) -> int:
-    """How many quantities are tested beside accuracy: inputs, predictions and, of a classifier, confidence."""
-    return (len(service.feature_names) or 1) + (2 if service.is_classifier else 1)
+    """How many quantities may be tested: inputs, predictions and, of a classifier, confidence, accuracy and its floor.
+
+    Accuracy is counted whether or not its floor is known yet: it may join later.
+    """
+    return (len(service.feature_names) or 1) + (4 if service.is_classifier else 1)
 
 
-def find_reference(source: Source, tables: Versions) -> Reference:
-    """The newest audit samples at these table versions; imported ones where those are too few, or none at all."""
-    audit = source.inputs(fresh(drawn(source.tables, tables, AUDIT))[-MOST:])
+def watch_accuracy(source: Source, watch: DriftWatch, version: str, since: datetime | None = None) -> bool:
+    """Test accuracy from now on, if it is not yet and there is a floor; whether that is new.
+
+    Args:
+        source: of the service.
+        watch: of the champion.
+        version: the champion.
+        since: only rounds whose records were written after this are asked; None asks all.
+    """
+    if "accuracy" in watch.names or not source.service.is_classifier:
+        return False
+    judged = judged_answers(source.store, source.service, version, since)
+    floor = _floor(source.service, judged, watch.level) if judged else None
+    if floor is None:
+        return False
+    watch.join_accuracy(floor)
+    return True
+
+
+def _settled(last: WatchState | None) -> datetime | None:
+    """Since when samples are as they are now, as far as this and earlier watches found; None if nothing moved."""
+    if last is None:
+        return None
+    first = min((f.since_at for f in last.findings if f.since_at), default=None)
+    return max((at for at in (first, last.since) if at), default=None)
+
+
+def find_reference(source: Source, tables: Versions, since: datetime | None = None) -> Reference:
+    """The newest audit samples at these table versions; imported ones where those are too few, or none at all.
+
+    Where inputs moved ``since`` then, what is older would show the same shift once more: it is no reference.
+    """
+    there = [d for d in drawn(source.tables, tables, AUDIT) if since is None or d.captured_at >= since]
+    audit = source.inputs(fresh(there)[-MOST:])
     if rows_of(audit) >= FEWEST:
         return Reference(audit, f"the {rows_of(audit)} newest audit samples that were there when the champion was made")
-    samples = fresh(drawn(source.tables, tables, IMPORTED))
+    samples = fresh(drawn(source.tables, tables, IMPORTED)) if since is None else []
     if len(samples) > MOST:
         chosen = np.random.default_rng(source.service.trainer.seed).choice(len(samples), MOST, replace=False)
         samples = [samples[i] for i in sorted(chosen)]
@@ -113,15 +155,19 @@ def rows_of(window: Window) -> int:
     return next((len(part) for part in parts if part is not None), 0)
 
 
-def judged_answers(store: ObjectStore, service: Service, version: str) -> tuple[int, int] | None:
+def judged_answers(
+    store: ObjectStore, service: Service, version: str, since: datetime | None = None
+) -> tuple[int, int] | None:
     """How many answers of a version were right when it was judged, of how many, on audited gate samples.
 
-    None for a regressor, and for a version that no round here made.
+    None for a regressor, and for a version that no round here made (of those recorded after ``since``).
     """
     if not service.is_classifier:
         return None
     newest = sorted(store.list(f"rounds/{service.name}"), key=lambda info: info.modified, reverse=True)
     for info in newest:
+        if since and info.modified < since:
+            break
         record = RoundRecord.model_validate_json(store.get(info.key))
         if record.promotion and record.evaluation and record.promotion.version == version:
             audit = record.evaluation.decision.slices.get("audit")

@@ -32,7 +32,7 @@ class Period(BaseModel):
     start: datetime
     end: datetime
     audit: Estimate | None = None
-    """From the audit slice."""
+    """From the audit slice, the first answer of each group: frames of one session tell about the same."""
     weighted: Estimate | None = None
     """From all labelled samples, each by one over the probability that it was chosen and labelled."""
 
@@ -117,12 +117,13 @@ def _share_labelled(some: Sequence[Answer]) -> float:
 
 def _period(some: Sequence[Answer], chances: np.ndarray[tuple[int], np.dtype[np.float64]], seed: int) -> Period:
     right = np.asarray([bool(a.right) for a in some])
-    audited = np.asarray([a.is_audit for a in some])
+    first = {a.group: place for place, a in reversed(list(enumerate(some))) if a.is_audit}
+    audited = np.asarray(sorted(first.values()), dtype=np.int64)
     usable = chances > 0
     return Period(
         start=some[0].captured_at,
         end=some[-1].captured_at,
-        audit=audit_accuracy(right[audited]) if audited.any() else None,
+        audit=audit_accuracy(right[audited]) if len(audited) else None,
         weighted=weighted_accuracy(
             right[usable], chances[usable], groups=[a.group for a, u in zip(some, usable, strict=True) if u], seed=seed
         )

@@ -62,6 +62,8 @@ class WatchState(BaseModel):
     """Table versions of the last look."""
     reference: str
     """What inputs are compared with, in words."""
+    since: datetime | None = None
+    """Samples from before this are no reference: an earlier watch found that something moved."""
     samples: int = 0
     """Samples of the stream since this part began."""
     audited: int = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from edgeloop.clients.objects import ObjectStore
 from edgeloop.clients.registry import ModelRegistry, ModelVersion
-from edgeloop.learning.drift.begin import FEWEST, LONGEST, begin, is_of, rows_of
+from edgeloop.learning.drift.begin import FEWEST, LONGEST, begin, is_of, rows_of, watch_accuracy
 from edgeloop.learning.drift.field import answers, newly_judged, periods_of
 from edgeloop.learning.drift.finding import Finding
 from edgeloop.learning.drift.kept import WatchState, load_state, plot_key, save_state
@@ -30,6 +30,9 @@ from edgeloop.samples.records import now
 from edgeloop.samples.service import Service
 from edgeloop.samples.table import Tables
 from edgeloop.store import FleetStore
+
+#: A round's record is written after its champion began to count; clocks may differ, too.
+_LATE = timedelta(days=1)
 
 
 class Looked(BaseModel):
@@ -83,7 +86,7 @@ def _continued(
 ) -> tuple[WatchState, DriftWatch]:
     if former and is_of(former[0], champion, source.service) and former[0].samples < LONGEST:
         return former
-    return begin(source, champion, former[0] if former else None, at)
+    return begin(source, champion, former, at)
 
 
 def _tested(
@@ -102,7 +105,9 @@ def _tested(
     for part in _parts(source, release):
         window = _merged(window, _news(watch, part, stream, new))
     judged = answers(source.tables, source.service, versions)
-    audited = newly_judged(judged, answers(source.tables, source.service, state.tables), release)
+    joined = watch_accuracy(source, watch, state.champion, state.began - _LATE)
+    before = state.began_tables if joined else state.tables
+    audited = newly_judged(judged, answers(source.tables, source.service, before), release)
     if audited and "accuracy" in watch.names:
         window = replace(window, right=np.asarray([float(bool(a.right)) for a in audited]))
     seen = [d.captured_at for d in new] + [a.captured_at for a in audited]
@@ -113,7 +118,7 @@ def _tested(
         "at": at,
         "tables": versions,
         "samples": state.samples + len(new),
-        "audited": state.audited + len(audited),
+        "audited": (0 if joined else state.audited) + len(audited),
         "tests": watch.keep()[0],
         "periods": periods_of(judged, source.service.selection.audit, source.service.trainer.seed),
     }

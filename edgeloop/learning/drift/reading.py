@@ -51,11 +51,11 @@ def drawn(tables: Tables, versions: Versions, selected_by: str) -> list[Drawn]:
         return []
     verdicts = tables.read("verdicts", ["sample_id", "accepted"], versions["verdicts"])
     accepted = {r["sample_id"] for r in verdicts if r["accepted"]}
-    rows = tables.read("samples", _COLUMNS, versions["samples"])
+    rows = tables.read("samples", _COLUMNS, versions["samples"], one_of("selected_by", [selected_by]))
     chosen = [
         Drawn(**{**{k: r[k] for k in _COLUMNS if k != "model_digest"}, "release": r["model_digest"]})
         for r in rows
-        if r["selected_by"] == selected_by and r["sample_id"] in accepted
+        if r["sample_id"] in accepted
     ]
     return sorted(chosen, key=lambda d: (d.captured_at, d.sample_id))
 

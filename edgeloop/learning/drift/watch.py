@@ -93,7 +93,7 @@ class DriftWatch:
         self._monitors: dict[str, Monitor] = {}
         self.join(reference)
         if floor is not None:
-            self._monitors["accuracy"] = AccuracyMonitor("accuracy", floor, self._level)
+            self.join_accuracy(floor)
 
     def join(self, reference: Window) -> None:
         """Test from now on what ``reference`` has, too. It must be of quantities that were counted from the start.
@@ -105,6 +105,18 @@ class DriftWatch:
             name: self._test(name, part, self._level, _seed_of(self._seed, name))
             for name, part in _parts(reference).items()
         }
+
+    def join_accuracy(self, floor: float) -> None:
+        """Test from now on whether accuracy stays above ``floor``; it must have been counted from the start."""
+        self._monitors["accuracy"] = AccuracyMonitor("accuracy", floor, self._level)
+
+    def take_accuracy(self, former: DriftWatch) -> None:
+        """Go on with the test of accuracy of ``former``, with its evidence and at its level.
+
+        Raises:
+            KeyError: it has none.
+        """
+        self._monitors["accuracy"] = former._monitors["accuracy"]
 
     def keep(self) -> tuple[KeptWatch, dict[str, NDArray[Any]]]:
         """All that must be kept to go on later, models and arrays; see :meth:`restore`."""
@@ -159,6 +171,11 @@ class DriftWatch:
         if name == "predictions" and self._labels:
             return places(part, self._labels)
         return np.asarray(part, dtype=np.float64)
+
+    @property
+    def level(self) -> float:
+        """Rate of false alarms of each quantity that joins."""
+        return self._level
 
     @property
     def names(self) -> list[str]:

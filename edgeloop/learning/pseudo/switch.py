@@ -13,16 +13,16 @@ from typing import NamedTuple
 
 from edgeloop.clients.models import UnknownBackbone, UnloadableModel
 from edgeloop.clients.objects import ObjectMissing, ObjectStore
+from edgeloop.learning.blobs import DamagedBlob
 from edgeloop.learning.drift.accuracy import confidence_sequence
 from edgeloop.learning.evaluate import encode_truth, predict
 from edgeloop.learning.features import KnownSpace
-from edgeloop.learning.gate_models import DamagedBlob
 from edgeloop.learning.labels.vectors import champion_space
 from edgeloop.learning.pool import old_members, sample_rows, unusable
 from edgeloop.learning.train import Base, load_candidate
 from edgeloop.samples.dataset import DatasetVersion, Member, UnknownDataset, dataset_members
 from edgeloop.samples.service import Service
-from edgeloop.samples.table import Tables
+from edgeloop.samples.table import Tables, one_of
 from edgeloop.store import FleetStore
 
 #: The event of these rows in the ledger; their verdicts are ``off`` and ``on``.
@@ -168,4 +168,14 @@ def _fresh(
     ids = [m.sample_id for m in members]
     spaces: list[KnownSpace | None] = [champion_space(store, one.layers) for one in (champion, former)]
     faults = {name for space in spaces for name in unusable(store, tables, ids, space)}
-    return [m for m in members if m.sample_id not in faults]
+    return _firsts(tables, [m for m in members if m.sample_id not in faults])
+
+
+def _firsts(tables: Tables, members: list[Member]) -> list[Member]:
+    """The first member of each group, in the order of capture: frames of one session are no independent witnesses."""
+    names = ["sample_id", "group", "captured_at"]
+    rows = tables.read("samples", names, where=one_of("sample_id", [m.sample_id for m in members]))
+    ordered = sorted(rows, key=lambda r: (r["captured_at"], r["sample_id"]))
+    first = {r["group"]: r["sample_id"] for r in reversed(ordered)}
+    chosen = set(first.values())
+    return [m for m in members if m.sample_id in chosen]

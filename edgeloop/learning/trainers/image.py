@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,26 +11,29 @@ from edgeloop.clients.objects import ObjectStore
 from edgeloop.learning.full_round import train_backbone, training_folder
 from edgeloop.learning.progress import counted
 from edgeloop.learning.sample_features import sample_features
-from edgeloop.learning.trainers.candidates import Base, put_blob
+from edgeloop.learning.trainers.candidates import Base, load_candidate, put_blob
 from edgeloop.learning.trainers.checks import check_features, check_labels
 from edgeloop.learning.trainers.kinds import head_trainer
 from edgeloop.learning.trainers.workshop import Material, RoundTrainer, one_thread
+from edgeloop.samples.records import digest
 from edgeloop.samples.releases import blob_key
 from edgeloop.samples.service import Service
 
+_LOG = logging.getLogger(__name__)
+
 
 class FrozenTrainer(RoundTrainer):
-    """Mode ``head``: the champion's backbone stays as it is."""
+    """Mode ``head``: no backbone is trained."""
 
     mode: ClassVar[str] = "head"
     takes_inputs: ClassVar[bool] = False
 
     def space(self, base: Base | None) -> Backbone | None:
-        """The champion's backbone, or the file that the service names."""
+        """See :func:`frozen_backbone`."""
         return frozen_backbone(self.workshop.store, self.workshop.service, base)
 
     def layers(self, material: Material, base: Base | None, backbone: Backbone | None) -> dict[str, str]:
-        """The backbone as it was, and a new head."""
+        """The backbone as it is, and a new head."""
         assert backbone is not None
         check_labels(material.truth, self.workshop.service.labels or [])
         return {"backbone": backbone.digest, "head": self._head(material, backbone)}
@@ -85,10 +89,36 @@ class FullTrainer(FrozenTrainer):
 
 
 def frozen_backbone(store: ObjectStore, service: Service, base: Base | None) -> Backbone:
-    """The champion's backbone, else the file that ``trainer.backbone`` names."""
-    if base is not None:
-        return Backbone(store.get(blob_key(base.layers["backbone"])), base.layers["backbone"])
+    """The file that ``trainer.backbone`` names, else the champion's backbone; that also where it was trained here, or
+    where the file is gone.
+
+    Raises:
+        UnknownBackbone: there is no champion, and no such file, or it is no image feature extractor.
+    """
     path = Path(str(service.trainer.backbone)).expanduser()
+    if base is not None and not _is_changed(store, service, base, path):
+        return Backbone(store.get(blob_key(base.layers["backbone"])), base.layers["backbone"])
     backbone = read_backbone(path)
     put_blob(store, path.read_bytes())
     return backbone
+
+
+def _is_changed(store: ObjectStore, service: Service, base: Base, path: Path) -> bool:
+    """Whether the service names another file than the champion's backbone was read from."""
+    if path.suffix != ".tflite":
+        return False
+    if not path.is_file():
+        _LOG.warning("%s of %s does not exist: the champion's backbone is used", path, service.name)
+        return False
+    return digest(path.read_bytes()) != base.layers["backbone"] and not _trained_here(store, service, base)
+
+
+def _trained_here(store: ObjectStore, service: Service, base: Base) -> bool:
+    """Whether a round of mode ``full`` made the champion's backbone: the file is what came before it."""
+    step: Base | None = base
+    while step and step.layers.get("backbone") == base.layers["backbone"]:
+        made = load_candidate(store, service.name, step.key) if step.key else None
+        if "keras" in step.layers or (made and made.mode == "full"):
+            return True
+        step = made.base if made else None
+    return False

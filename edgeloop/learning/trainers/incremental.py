@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -92,10 +93,16 @@ def _load(pickled: bytes, version: str, width: int) -> Any:
     return estimator
 
 
+def _make_up(step: Any) -> tuple[type, str]:
+    """What a step is made of, so that it equals itself: nan does not, an array says so of each number, and the address
+    of an object is another in each process."""
+    return type(step), re.sub(r" at 0x[0-9a-fA-F]+", "", repr(sorted(step.get_params().items())))
+
+
 def _why_anew(service: Service, estimator: Any, truth: Sequence[str], fresh: Sequence[Any]) -> str | None:
     """Why the champion's pipeline cannot be taken further; None if it can."""
     known = steps_of(estimator)
-    if [(type(s), s.get_params()) for s in known] != [(type(s), s.get_params()) for s in fresh]:
+    if [_make_up(s) for s in known] != [_make_up(s) for s in fresh]:
         return "the service's pipeline or its parameters were changed"
     unknown = sorted(set(truth) - {str(c) for c in known[-1].classes_}) if service.is_classifier else []
     return f"the champion's pipeline does not know the labels {unknown}" if unknown else None

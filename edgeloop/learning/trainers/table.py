@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeloop.clients.models import Backbone
 from edgeloop.errors import BadInput
+from edgeloop.learning.blobs import sound_blob
 from edgeloop.learning.tabular import fit_pipeline, make_pipeline, to_onnx
 from edgeloop.learning.trainers.candidates import Base, put_blob
 from edgeloop.learning.trainers.checks import check_features, check_labels, check_numbers
@@ -16,7 +17,6 @@ from edgeloop.learning.trainers.incremental import check_incremental, go_on
 from edgeloop.learning.trainers.weights import final_weights
 from edgeloop.learning.trainers.workshop import Material, RoundTrainer, one_thread
 from edgeloop.samples.payloads import UndecodablePayload, decode_features
-from edgeloop.samples.releases import blob_key
 from edgeloop.samples.service import Service
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class PipelineTrainer(RoundTrainer):
         if service.trainer.incremental:
             check_incremental(make_pipeline(service, seed))
             if base is not None and "pipeline" in base.layers:
-                pickled = self.workshop.store.get(blob_key(base.layers["pipeline"]))
+                pickled = sound_blob(self.workshop.store, base.layers["pipeline"])
                 return go_on(service, pickled, base.version, values, truth, weights, seed, say)
         return fit_pipeline(service, values, truth, seed, sample_weight=weights)
 

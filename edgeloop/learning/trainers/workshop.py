@@ -88,7 +88,7 @@ class RoundTrainer(ABC):
         backbone = self.space(start)
         former = start.dataset if start else None
         lesson = draw_lesson(work.store, work.tables, service, dataset, former, backbone, work.seed)
-        if base and base.pseudo and self.weighs:
+        if base and base.pseudo and self.weighs and (backbone is None or backbone.digest == base.layers["backbone"]):
             lesson = with_pseudo_labels(
                 work.store, work.tables, service, dataset.id, base.layers, backbone, lesson, work.seed
             )
@@ -125,11 +125,15 @@ def selection_weights(tables: Tables, service: Service, ids: list[str]) -> NDArr
 
 
 def _weights(tables: Tables, service: Service, ids: list[str], lesson: Lesson) -> NDArray[np.float64] | None:
-    """Weights of selection times those of the lesson, float64 [ids]."""
+    """Weights of selection times those of the lesson, float64 [ids].
+
+    A pseudo-label is selected like the mean labelled sample: one that hardly any node sends must not outweigh labels.
+    """
     selected = selection_weights(tables, service, ids)
     if selected is None or lesson.weights is None:
         return lesson.weights if selected is None else selected
-    return selected * lesson.weights
+    pseudo = np.asarray([m.source == "pseudo" for m in lesson.members])
+    return np.where(pseudo, selected[~pseudo].mean(), selected) * lesson.weights
 
 
 @contextmanager

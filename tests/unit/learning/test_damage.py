@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from edgeloop.clients.registry import ForeignVersion, MemoryRegistry, ModelVersion
+from edgeloop.learning.blobs import DamagedBlob, sound_blob
 from edgeloop.learning.evaluate import Evaluation, evaluate
-from edgeloop.learning.gate_models import DamagedBlob, DamagedCandidate, load_pair, sound_blob
+from edgeloop.learning.gate_models import DamagedCandidate, load_pair
 from edgeloop.learning.gate_text import decision_text
 from edgeloop.learning.rounds import NothingJudged, Plan, end_round
 from edgeloop.learning.train import Candidate, candidate_key, load_candidate, put_blob
 from edgeloop.samples.dataset import dataset_key
 from edgeloop.samples.releases import blob_key
-from tests.unit.learning.loop import Loop
+from tests.unit.learning.loop import Loop, rater
 from tests.unit.learning.photos import World, photos_of, watcher
 
 FIRST, MORE = range(120), range(1000, 1100)
@@ -264,3 +265,21 @@ def test_a_head_is_compared_with_the_features_that_it_learned_from(world: World)
     assert agreed.samples >= 10
     text = decision_text(evaluation, world.service.gate, "2", "1")
     assert f"| export answers as on the features learned from | 100.0% of {agreed.samples} |" in text
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_pipeline_is_not_unpickled(tmp_path: Path, how: str) -> None:
+    from tests.unit.learning.trainers.test_incremental import HERE
+
+    loop = Loop(tmp_path, rater(trainer=HERE))
+    loop.collect(FIRST)
+    loop.round()
+    loop.collect(MORE)
+    fine = loop.plan()
+    blob = champion_of(loop).layers["pipeline"]
+    damage(loop, blob, how)
+    plan = loop.plan()
+    assert plan.damage is not None
+    assert plan.damage.startswith(f"champion version 1 of rater cannot be loaded (blob {blob} ")
+    with pytest.raises(DamagedBlob, match=blob):
+        loop.train(fine)

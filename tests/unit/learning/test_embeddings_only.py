@@ -164,7 +164,9 @@ def test_features_of_another_backbone_are_left_out_and_counted(played: Played, o
     dataset = freeze(world.store, world.tables, "looker")
     said: list[str] = []
     base = changed_base(played, other)
-    made = train(world.store, world.tables, world.service, dataset, base, "head", 0, said.append)
+    trainer = world.service.trainer.model_copy(update={"backbone": "xception"})  # names no file: the champion's is used
+    service = world.service.model_copy(update={"trainer": trainer})
+    made = train(world.store, world.tables, service, dataset, base, "head", 0, said.append)
     bare = {s.sample_id for s in played.samples}
     lost = {split: len([m for m in members(world) if m.split == split and m.sample_id in bare]) for split in SPLITS}
     assert made.left_out == {OTHER_BACKBONE: lost["pool"]}

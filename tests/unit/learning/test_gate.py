@@ -319,3 +319,18 @@ def test_a_slice_of_worn_samples_may_refuse() -> None:
     decision = judge(candidate, champion, TRUTH, slices={"old": old}, worn=old)
     assert (decision.verdict, decision.harmful) == ("fail", True)
     assert "gate samples" in decision.reason
+
+
+def test_a_slice_of_equal_right_answers_is_measured_by_the_spread_of_all() -> None:
+    """A tank that was empty all week: a thousandth of error there is no collapse of R²."""
+    truth = np.random.default_rng(0).normal(0, 10, 200)
+    empty = np.arange(200) < 40
+    truth[empty] = 0.0
+    champion = truth + np.where(empty, 0.0, 3.0)
+    candidate = truth + np.where(empty, 0.001, 0.1)
+    decision = judge(candidate, champion, truth, metric="r2", slices={"old": empty, "new": ~empty})
+    assert decision.verdict == "pass", decision.reason
+    old = decision.slices["old"]
+    assert old.gain == pytest.approx(-1e-6 / truth.var())
+    assert old.champion is not None
+    assert old.gain == pytest.approx(old.candidate - old.champion)

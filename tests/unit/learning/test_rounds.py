@@ -298,3 +298,64 @@ def test_a_record_of_a_round_is_kept(loop: Loop) -> None:
     assert load_round(loop.store, "rater", "run-1") == record
     with pytest.raises(ObjectMissing):
         load_round(loop.store, "rater", "run-2")
+
+
+def test_what_a_person_confirms_makes_a_new_dataset(loop: Loop) -> None:
+    """The text of a label may be the same: who said it is not."""
+    loop.collect(NOISY)
+    [one] = loop.collect([5000], source="device")
+    before = loop.plan().dataset
+    said = {r["sample_id"]: r["label"] for r in loop.tables.read("labels", ["sample_id", "label"])}[one.sample_id]
+    loop.tables.merge("labels", [to_row(label(one, said, "human", seconds=9999))], Label)
+    assert loop.plan().dataset.id != before.id
+
+
+def test_a_candidate_is_not_promoted_over_a_champion_that_it_was_not_compared_with(loop: Loop) -> None:
+    poor_start(loop)
+    loop.collect(CLEAN)
+    plan = loop.plan()
+    candidate = loop.train(plan)
+    evaluation, version = loop.evaluate(plan, candidate), loop.register(candidate)
+    assert evaluation.decision.verdict == "pass"
+    other = loop.register(candidate.model_copy(update={"key": "by hand"}))
+    loop.registry.set_champion("rater", other.version)
+    first = loop.promote(plan, candidate, evaluation, version)
+    why = f"the champion changed meanwhile from 1 to {other.version}: run retrain again"
+    assert (first.promoted, first.verdict, first.reason) == (False, "inconclusive", why)
+    assert loop.champion() == other.version
+    row = loop.fleet.entry("rater", "gate", plan.key)
+    assert row is not None
+    assert (row["verdict"], row["reason"]) == ("inconclusive", why)
+    loop.registry.set_champion("rater", "1")
+    assert loop.promote(plan, candidate, evaluation, version) == first
+    assert loop.champion() == "1"
+
+
+def test_a_promotion_repeated_after_a_hand_moved_the_alias_leaves_it(loop: Loop) -> None:
+    poor_start(loop)
+    loop.collect(CLEAN)
+    plan = loop.plan()
+    candidate = loop.train(plan)
+    evaluation, version = loop.evaluate(plan, candidate), loop.register(candidate)
+    first = loop.promote(plan, candidate, evaluation, version)
+    assert first.promoted
+    loop.registry.set_champion("rater", "1")
+    assert loop.promote(plan, candidate, evaluation, version) == first
+    assert loop.champion() == "1"
+
+
+def test_bad_labels_that_came_in_an_inconclusive_round_are_held_later(loop: Loop) -> None:
+    loop.collect(NOISY)
+    loop.round()
+    bad = wrong_labels(loop)
+    few = {"gate": loop.service.gate.model_copy(update={"min_samples": 10_000})}
+    usual, loop.service = loop.service, loop.service.model_copy(update=few)
+    promotion = loop.round()
+    assert promotion is not None
+    assert (promotion.verdict, promotion.held) == ("inconclusive", 0)
+    loop.service = usual
+    more = wrong_labels(loop, numbers=range(4000, 4100))
+    promotion = loop.round()
+    assert promotion is not None
+    assert promotion.held == len(bad) + len(more)
+    assert loop.held() == {s.sample_id for s in [*bad, *more]}

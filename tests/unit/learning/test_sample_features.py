@@ -209,3 +209,23 @@ def test_a_computation_that_is_killed_keeps_what_it_did(way: str, tmp_path: Path
 
     expected = [alone.features(decode_image(picture(n), 8)).astype(np.float16) for n in range(count)]
     assert np.array_equal(found, np.stack(expected).astype(np.float32))
+
+
+def damage_rows(store: MemoryStore) -> None:
+    """Spoil the last byte of every part that keeps features."""
+    for info in list(store.list(feature_prefix(DIGEST))):
+        data = store.get(info.key)
+        store.put(info.key, data[:-1] + bytes([data[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("brought", [True, False])
+def test_a_damaged_row_is_made_anew(brought: bool, caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore()
+    world = World(store)
+    ids = world.add(withheld(1, [1, 2, 3], DIGEST)) if brought else world.photos(1)
+    first = world.ask(ids)
+    damage_rows(store)
+    assert world.lacking(ids) == {}
+    assert np.array_equal(world.ask(ids), first)
+    assert "rows of" in caplog.text
+    assert "are damaged: made anew" in caplog.text

@@ -13,10 +13,12 @@ from edgeloop.learning.pool import NothingToLearn, draw_lesson
 from edgeloop.learning.train import Base, choose_mode, load_candidate, round_key
 from edgeloop.samples.dataset import freeze, members_of
 from edgeloop.samples.payloads import encode_features
+from edgeloop.samples.records import Label, LabelSource
 from edgeloop.samples.releases import blob_key
+from edgeloop.samples.segments import to_row
 from edgeloop.samples.splits import split_of
 from tests.unit.learning.loop import Loop, rater
-from tests.unit.samples.make import looker, regressor
+from tests.unit.samples.make import label, looker, regressor
 
 BASE = Base(version="1", dataset="sha256:d", layers={})
 
@@ -175,3 +177,14 @@ def test_which_mode_is_meant(service: Any, mode: Any, base: Base | None, chosen_
 def test_a_mode_that_does_not_fit_is_refused(service: Any, mode: Any) -> None:
     with pytest.raises(BadInput, match=f"mode {mode} is for .*, {service.name} is {service.kind}: use"):
         choose_mode(service, mode, None)
+
+
+@pytest.mark.parametrize(("value", "source"), [("7.0", "human"), (None, "human"), (None, "device")])
+def test_a_label_that_was_corrected_or_confirmed_is_new(loop: Loop, value: str | None, source: LabelSource) -> None:
+    made = {s.sample_id: s for s in loop.collect(range(30), source="device")}
+    base = base_of(loop)
+    name = sorted(in_split(loop, "pool"))[0]
+    rows = loop.tables.read("labels", ["sample_id", "label"])
+    said = value or next(r["label"] for r in rows if r["sample_id"] == name)
+    loop.tables.merge("labels", [to_row(label(made[name], said, source, seconds=9999))], Label)
+    assert chosen(loop, base)[1]["new"] == (source == "human")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 KINDS = ("ridge", "linear", "slda")
 #: Logistic regression iterates: beyond this product of samples, features and labels it takes longer than it is worth.
-MOST_FOR_LINEAR = 2_000_000
+MOST_FOR_LINEAR = 1_000_000
 _LINEAR = Head(c=0.03)
 _SHRINKAGE = 0.1
 

@@ -48,19 +48,20 @@ class Ours(Remembering):
     TRUSTED: ClassVar[float] = 0.75
     """Least accuracy on held-out labels that came after the start: from a worse teacher nothing is learned."""
     FOLDS: ClassVar[int] = 3
-    SENT: ClassVar[float] = 0.8
-    """Share of the upload allowance that is used: the last samples that are not labelled help little."""
-    ASKED: ClassVar[float] = 0.9
+    SENT: ClassVar[tuple[float, float, float]] = (0.6, 0.45, 0.85)
+    """Share of the upload allowance that is used: at first, where pseudo-labels were of no use, and where they were."""
+    ASKED: ClassVar[float] = 0.85
     """Share of the labels that is asked for: as little as Sedna's filter leaves to ask where it is sure of much."""
 
     def begin(self, start: Batch) -> Model:
         self._strangers: dict[int, NDArray[np.float32]] = {}
+        self._share = self.SENT[0]
         return super().begin(start)
 
     def choose(self, seen: Seen) -> Choice:
-        """The upload is uniform, and less than it may be; labels are asked for across all of it."""
+        """The upload is uniform, and as large as the unlabelled part of it was of use; labels are asked across all."""
         ask = int(self.ASKED * seen.ask)
-        sent = self.rng.permutation(len(seen.features)).astype(np.intp)[: max(ask, int(self.SENT * seen.upload))]
+        sent = self.rng.permutation(len(seen.features)).astype(np.intp)[: max(ask, int(self._share * seen.upload))]
         unsure = 1 - _margin(seen.probabilities[sent])
         picked = _typical(unit(seen.features[sent]), 0.1 + unsure, min(ask, len(sent)), self.rng)
         return Choice(sent, sent[picked])
@@ -70,7 +71,9 @@ class Ours(Remembering):
             return None
         self.keep(batch)
         self._strangers[batch.number] = batch.unlabelled
-        return self._fit(self._settled(), np.arange(len(self.truth)))
+        recipe = self._settled()
+        self._share = self.SENT[2] if recipe.pseudo_weight else self.SENT[1]
+        return self._fit(recipe, np.arange(len(self.truth)))
 
     def _settled(self) -> Recipe:
         """One choice after the other, since all together would cost their product."""

@@ -101,3 +101,14 @@ def test_the_status_and_the_page_say_that_a_champion_has_drifted(home: Path) -> 
     assert reason.startswith("inputs drifted: ")
     assert "drifted" in overview_text(found)
     assert any(t.endswith("; see  edgeloop drift wine-rater") for t in troubles(found))
+
+
+def test_a_picture_that_cannot_be_written_is_the_users_mistake(home: Path, capsys: Any, tmp_path: Path) -> None:
+    watched(drifted=True)
+    code, _, err = run(capsys, "drift", "wine-rater", "--plot", str(tmp_path / "x.txt"))
+    assert code == 2
+    assert f"--plot {tmp_path / 'x.txt'} does not end in .png: name a PNG file" in err
+    (tmp_path / "file").write_text("no folder")
+    code, _, err = run(capsys, "drift", "wine-rater", "--plot", str(tmp_path / "file" / "x.png"))
+    assert code == 2
+    assert f"--plot {tmp_path / 'file' / 'x.png'} cannot be written (" in err

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeloop.learning.drift import looking
 from edgeloop.learning.drift.field import LEAST_PERIOD, Answer, periods_of
 from edgeloop.learning.drift.kept import WatchState
 from edgeloop.learning.drift.telling import accuracy_line, as_json, markdown
@@ -185,3 +186,46 @@ def test_the_gates_estimate_knows_who_was_asked(tmp_path: Path) -> None:
     assert found["champion, all by weight"].value == pytest.approx(found["champion, audit slice"].value)
     blind = field_estimates(world.tables, members, {"champion": right}, 0)
     assert blind["champion, all by weight"].value > found["champion, all by weight"].value + 0.2
+
+
+def test_a_judgement_that_is_written_after_the_first_look_is_tested_from_the_start(tmp_path: Path) -> None:
+    world = sorter(tmp_path)
+    first = answered(world, 300, 0.95, 1)
+    before = state_of(world)
+    assert "accuracy" not in before.tests.monitors
+    judged(world, "1", 0.95, 800)
+    later = answered(world, 60, 0.95, 2)
+    after = state_of(world)
+    course = after.tests.monitors["accuracy"].course
+    assert course.points[-1].samples == after.audited == len(first) + len(later)
+    assert {c.threshold for c in after.courses} == {course.threshold}, "it was counted from the start"
+
+
+def test_a_new_part_goes_on_with_the_test_of_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = sorter(tmp_path)
+    judged(world, "1", 0.95, 800)
+    first = answered(world, 200, 0.9, 1)
+    one = state_of(world)
+    monkeypatch.setattr(looking, "LONGEST", 100)
+    later = answered(world, 90, 0.9, 2)
+    two = state_of(world)
+    assert (one.part, two.part) == (0, 1)
+    courses = [state.tests.monitors["accuracy"].course for state in (one, two)]
+    assert courses[1].points[-1].samples == two.audited == len(first) + len(later)
+    assert (courses[1].threshold, courses[1].floor) == (courses[0].threshold, courses[0].floor)
+    assert two.courses[0].threshold > courses[1].threshold, "what begins anew has what is left of alpha"
+    answered(world, 400, 0.5, 3)
+    three = state_of(world)
+    assert [f.kind for f in three.findings] == ["accuracy"]
+    world.deliver(np.random.default_rng(4).normal(2, 1, (10, 2)), prediction="x")
+    four = state_of(world)
+    assert (four.part, [f.kind for f in four.findings]) == (2, ["accuracy"]), "once, not once a part"
+
+
+def test_frames_of_one_session_are_one_audited_answer() -> None:
+    made = [
+        Answer(str(n), str(n % 3), START + timedelta(seconds=n), True, AUDIT, "r", n < 3) for n in range(LEAST_PERIOD)
+    ]
+    [period] = periods_of(made, AUDIT, seed=0)
+    assert period.audit is not None
+    assert (period.audit.samples, period.audit.value) == (3, 1.0), "the first of each group"

@@ -15,9 +15,11 @@ from edgeloop.learning.drift import looking
 from edgeloop.learning.drift.acting import act
 from edgeloop.learning.drift.kept import UnreadableWatch, WatchState, load_state, plot_key, state_key
 from edgeloop.learning.drift.looking import Looked
+from edgeloop.learning.drift.reading import AUDIT, drawn
 from edgeloop.learning.drift.telling import as_json, markdown
 from edgeloop.samples.records import Sample, digest
 from edgeloop.samples.service import Service
+from edgeloop.samples.table import Tables
 from tests.unit.learning.drift.test_findings import digits, wines
 from tests.unit.learning.drift.world import World, wine_rater
 from tests.unit.samples.broken import Crash, Fuse, Guarded, crash_everywhere
@@ -117,7 +119,7 @@ def test_a_new_champion_begins_a_new_watch_with_the_audit_of_its_dataset(shared:
     new = state_of(world.monitor())
     assert (new.champion, new.samples, new.findings) == ("2", 100, [])
     assert new.watch != old.watch
-    assert new.reference.startswith("the 950 newest audit samples")
+    assert new.reference.startswith("the 801 newest audit samples"), "from the look that found the white ones"
     assert len(world.asked) == 1
     world.deliver(red[400:460])
     assert state_of(world.monitor()).findings
@@ -344,3 +346,39 @@ def test_digits_of_another_source_are_found_by_embeddings_that_nodes_sent(shared
     assert 400 < state.findings[0].samples <= 700
     assert abs(state.findings[0].since - 400) < 60
     assert len(world.asked) == 1
+
+
+def test_a_shift_that_was_found_is_not_found_again_under_the_next_champions(tmp_path: Path) -> None:
+    world = World(tmp_path, small())
+    rng = np.random.default_rng(0)
+    world.deliver(rng.normal(2, 1, (300, 2)))
+    world.promote()
+    made = world.deliver(rng.normal(9, 1, (30, 2)))
+    assert world.monitor().found
+    asked = len(world.asked)
+    for version, reference in (("2", "the first 50 audit samples"), ("3", "the 121 newest audit samples")):
+        world.label([made[int(version)]], ["5"])
+        world.promote()
+        for _ in range(3):
+            world.deliver(rng.normal(9, 1, (40, 2)))
+            state = state_of(world.monitor())
+        assert (state.champion, state.findings, len(world.asked)) == (version, [], asked)
+        assert state.reference.startswith(reference)
+        assert state.since is not None
+
+
+def test_only_the_rows_of_the_audit_become_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path, small())
+    world.deliver(np.ones((80, 2)), "reference")
+    world.deliver(np.ones((5, 2)))
+    counts: dict[str, int] = {}
+    read = Tables.read
+
+    def counted(tables: Tables, name: str, *args: Any, **options: Any) -> Any:
+        rows = read(tables, name, *args, **options)
+        counts[name] = len(rows)
+        return rows
+
+    monkeypatch.setattr(Tables, "read", counted)
+    versions = {name: world.tables.version(name) for name in ("samples", "verdicts")}
+    assert len(drawn(world.tables, versions, AUDIT)) == counts["samples"] == 5

@@ -212,6 +212,16 @@ def test_the_champion_is_asked_and_the_round_begins_with_the_last_decision(
     assert typed(desk, "--by", "ann", lines="x\nx\n")[1]["answered"] == 1
 
 
+def test_a_round_that_could_not_be_judged_ends_the_budget_of_a_round(tmp_path: Path, typed: Any) -> None:
+    desk = Desk(tmp_path, classifier(labelling={"per_round": 1}), 12)
+    assert typed(desk, "--by", "ann", lines="x\n")[1]["answered"] == 1
+    assert "labelling.per_round is 1" in typed(desk, "--by", "ann")[1]["error"]
+    fleet = App(load_settings(tmp_path)).fleet
+    fleet.record("sorter", "gate", "sha256:a", verdict="inconclusive", reason="damaged", who="gate")
+    fleet.close()
+    assert typed(desk, "--by", "ann", lines="x\n")[1]["answered"] == 1
+
+
 def test_a_spent_budget_is_said(tmp_path: Path, typed: Any) -> None:
     desk = Desk(tmp_path, classifier(labelling={"per_day": 2}), 12)
     assert typed(desk, "--by", "ann", lines="x\nx\nx\n")[1]["answered"] == 2

@@ -21,6 +21,7 @@ from edgeloop.learning.rounds import Plan
 from edgeloop.learning.tabular import Weightless
 from edgeloop.learning.train import put_blob
 from edgeloop.learning.trainers.image import FrozenTrainer, FullTrainer
+from edgeloop.learning.trainers.workshop import _weights
 from edgeloop.samples.dataset import Member, freeze
 from edgeloop.samples.payloads import encode_features
 from edgeloop.samples.records import Sample, digest
@@ -236,3 +237,19 @@ def test_a_pipeline_that_takes_no_weights_is_refused_by_name(tmp_path: Path) -> 
 
 def test_whole_backbones_are_trained_without_them() -> None:
     assert not FullTrainer.weighs and FrozenTrainer.weighs
+
+
+def test_a_rare_sample_does_not_make_its_pseudo_label_outweigh_labels(tmp_path: Path) -> None:
+    world = Sorting(tmp_path)
+    people = world.rows(LABELLED, selection_probability=1.0)
+    rare = world.rows(OPEN[:5], selection_probability=0.1)
+    world.add([*people, *rare])
+    members = [Member(s.sample_id, "x", "human", None, "pool", "audit") for s in people]
+    members += [Member(s.sample_id, "x", "pseudo", None, "pool", "confidence") for s in rare]
+    weights = np.concatenate([np.ones(len(people)), np.full(len(rare), 0.3)])
+    lesson = Lesson(members=members, counts={}, left_out={}, weights=weights)
+    trainer = world.service.trainer.model_copy(update={"importance": True})
+    service = world.service.model_copy(update={"trainer": trainer})
+    found = _weights(world.tables, service, [m.sample_id for m in members], lesson)
+    assert found is not None
+    assert found[len(people) :] == pytest.approx(0.3 * found[: len(people)].mean())

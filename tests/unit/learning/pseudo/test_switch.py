@@ -181,3 +181,11 @@ def test_looks_after_every_sample_raise_few_false_alarms() -> None:
         won = np.cumsum(rng.random(120) < 0.5)
         alarms += any(is_worse(Duel(n, int(won[n - 1]), n - int(won[n - 1])), 0.05) for n in range(1, 121))
     assert alarms <= 0.05 * 150
+
+
+def test_frames_of_one_session_are_one_witness(tmp_path: Path) -> None:
+    story = Story(tmp_path, bad=True)
+    story.world.collect(FRESH[:30], group=f"group-{FRESH[0]}")
+    assert duel(story) == Duel(1, 0, 1)
+    plan = story.world.plan()
+    assert plan.base is not None and plan.base.pseudo, "one session stops nothing"

@@ -181,3 +181,19 @@ def test_a_round_of_equal_rows_is_refused(tmp_path: Path) -> None:
     loop.collect(range(60), spread=0.0, noise=1.0)
     with pytest.raises(ConstantFeatures, match="have the same 2 features: look at what the devices send"):
         loop.train(loop.plan())
+
+
+def make_filler(seed: int) -> Any:
+    """Its parameters hold nan, which equals nothing."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(SimpleImputer(missing_values=float("nan")), GaussianNB())
+
+
+def test_parameters_that_hold_nan_are_not_taken_for_changed() -> None:
+    service = classifier(trainer={"incremental": True, "pipeline": f"{__name__}:make_filler"})
+    rows, truth = sorted_rows(["x", "y"])
+    _, said = went_on(service, ["x", "y"], fit_pipeline(service, rows, truth, 0))
+    assert said == []
