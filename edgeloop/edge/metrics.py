@@ -22,7 +22,7 @@ def exposition(stats: Stats, spool: Spool, runtime: Runtime) -> str:
         *_each(stats, _captured),
         *_head("edgeloop_passed_total", "counter", "Answered inputs that were not chosen, by the reason."),
         *_each(stats, _passed),
-        *_head("edgeloop_audit_total", "gauge", "Audited answers, by whether a device's last word agreed."),
+        *_head("edgeloop_audited", "gauge", "Audited answers, by whether a device's last word agreed."),
         *_each(stats, _audit),
         *_head("edgeloop_feedback_refused_total", "counter", "Feedback that was no use."),
         *_each(stats, _feedback),
@@ -78,7 +78,7 @@ def _passed(service: str, stats: ServiceStats) -> Iterator[str]:
 def _audit(service: str, stats: ServiceStats) -> Iterator[str]:
     agreed = stats.audit["agreed"]
     for verdict, count in (("true", agreed), ("false", stats.audit["labelled"] - agreed)):
-        yield f'edgeloop_audit_total{{service="{service}",agreed="{verdict}"}} {count}'
+        yield f'edgeloop_audited{{service="{service}",agreed="{verdict}"}} {count}'
 
 
 def _feedback(service: str, stats: ServiceStats) -> Iterator[str]:

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from edgeloop.clients.objects import ObjectStore
+from edgeloop.learning.blobs import sound_blob
 from edgeloop.learning.full_config import FullTraining
 from edgeloop.learning.full_job import FullJob, busy, run_full, write_job
 from edgeloop.learning.held_out import held_out
 from edgeloop.learning.progress import Progress, counted
+from edgeloop.learning.trainers.candidates import put_blob
 from edgeloop.samples.payloads import decode_image
-from edgeloop.samples.records import digest, hexdigest
-from edgeloop.samples.releases import blob_key
+from edgeloop.samples.records import hexdigest
 from edgeloop.samples.service import Service
 from edgeloop.samples.table import Tables, one_of
 
@@ -56,7 +57,7 @@ def train_backbone(
         progress: told of every epoch.
 
     Raises:
-        LeakedSample: a row is of the gate or the test split.
+        Leak: a row is of the gate or the test split.
         TrainingFailed: the training process died.
     """
     labels = service.labels or []
@@ -75,8 +76,8 @@ def train_backbone(
         progress(f"training Xception on {len(images) - aside.sum()} images, {aside.sum()} say when to stop")
         run_full(job_dir, _epoch_line(progress), progress)
         return {
-            "backbone": _put(store, job_dir / "backbone.tflite"),
-            "keras": _put(store, job_dir / "backbone.keras"),
+            "backbone": put_blob(store, (job_dir / "backbone.tflite").read_bytes()),
+            "keras": put_blob(store, (job_dir / "backbone.keras").read_bytes()),
         }
 
 
@@ -131,15 +132,8 @@ def _start_weights(store: ObjectStore, service: Service, start: str | None, fold
     if start is None:
         return str(service.trainer.backbone).partition(":")[2] or None
     path = folder / "base.keras"
-    path.write_bytes(store.get(blob_key(start)))
+    path.write_bytes(sound_blob(store, start))
     return str(path)
-
-
-def _put(store: ObjectStore, path: Path) -> str:
-    data = path.read_bytes()
-    name = digest(data)
-    store.create(blob_key(name), data)
-    return name
 
 
 def _epoch_line(progress: Progress) -> Callable[[int, int, Mapping[str, float]], None]:

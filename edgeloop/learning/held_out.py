@@ -12,16 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgeloop.errors import EdgeloopError
 from edgeloop.learning.full_config import Mask
+from edgeloop.learning.leak import Leak
 from edgeloop.samples.splits import split_of
 
 #: With fewer images held out a loss says more of them than of the model: all are trained on.
 FEWEST = 30
-
-
-class LeakedSample(EdgeloopError):
-    """A sample that judges models was about to train one."""
 
 
 def held_out(service: str, groups: Sequence[str], truth: Sequence[str], share: float) -> Mask:
@@ -31,7 +27,7 @@ def held_out(service: str, groups: Sequence[str], truth: Sequence[str], share: f
     fewer than ``FEWEST`` would be.
 
     Raises:
-        LeakedSample: a group is not of the pool.
+        Leak: a group is not of the pool.
     """
     _check_pool(service, groups)
     aside = {group for group in set(groups) if _place(service, group) < share}
@@ -46,7 +42,7 @@ def held_out(service: str, groups: Sequence[str], truth: Sequence[str], share: f
 def _check_pool(service: str, groups: Sequence[str]) -> None:
     leaked = sorted({group for group in set(groups) if split_of(group, service) != "pool"})
     if leaked:
-        raise LeakedSample(
+        raise Leak(
             f"{len(leaked)} groups of {service}, {leaked[0]} among them, judge models and were to train one:"
             " train on the pool alone"
         )

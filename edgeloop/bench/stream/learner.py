@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from edgeloop.clients.model_heads import softmax
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -23,12 +25,6 @@ class Model(Protocol):
     """What answers: probabilities float64 [samples, labels] for features float32 [samples, features]."""
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]: ...
-
-
-def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows that sum to one, [samples, labels]."""
-    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)

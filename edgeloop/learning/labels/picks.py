@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeloop.learning.threads import one_thread
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -58,9 +60,8 @@ def typical(open_vectors: NDArray[np.float32], known: NDArray[np.float32], count
 def _clusters(points: NDArray[np.float32], count: int, seed: int) -> NDArray[np.int32]:
     """Cluster of each point; on one thread, since several add up in any order and round differently."""
     from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    with threadpool_limits(limits=1):
+    with one_thread():
         return np.asarray(KMeans(count, n_init=1, random_state=seed).fit_predict(points))
 
 

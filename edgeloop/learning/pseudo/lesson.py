@@ -19,6 +19,7 @@ from edgeloop.learning.labels.doubts import row_probabilities
 from edgeloop.learning.pool import Lesson, unusable
 from edgeloop.learning.pseudo.propose import confirmed, in_turns, most_pseudo
 from edgeloop.learning.sample_features import sample_features
+from edgeloop.learning.threads import one_thread
 from edgeloop.samples.dataset import Member, load_dataset
 from edgeloop.samples.payloads import decode_features
 from edgeloop.samples.releases import blob_key
@@ -66,7 +67,6 @@ def with_pseudo_labels(
     Raises:
         PseudoLeak: see there.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     rules = service.labelling.pseudo
     most = most_pseudo(len(lesson.members), rules.share)
@@ -76,7 +76,7 @@ def with_pseudo_labels(
     ids = [r["sample_id"] for r in open_rows]
     labelled = [m.sample_id for m in lesson.members]
     points = _points(store, tables, service, backbone, [*labelled, *ids])
-    with threadpool_limits(1):  # sums that are split over more threads are rounded differently
+    with one_thread():
         labels, probabilities = _answers(store, service, champion, points[len(labelled) :])
         known = {label: place for place, label in enumerate(labels)}
         classes = np.asarray([known.get(m.label, -1) for m in lesson.members], dtype=np.int64)

@@ -8,15 +8,16 @@ from typing import ClassVar
 
 from edgeloop.clients.models import Backbone, read_backbone
 from edgeloop.clients.objects import ObjectStore
+from edgeloop.learning.blobs import sound_blob
 from edgeloop.learning.full_round import train_backbone, training_folder
 from edgeloop.learning.progress import counted
 from edgeloop.learning.sample_features import sample_features
+from edgeloop.learning.threads import one_thread
 from edgeloop.learning.trainers.candidates import Base, load_candidate, put_blob
 from edgeloop.learning.trainers.checks import check_features, check_labels
 from edgeloop.learning.trainers.kinds import head_trainer
-from edgeloop.learning.trainers.workshop import Material, RoundTrainer, one_thread
+from edgeloop.learning.trainers.workshop import Material, RoundTrainer
 from edgeloop.samples.records import digest
-from edgeloop.samples.releases import blob_key
 from edgeloop.samples.service import Service
 
 _LOG = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class FullTrainer(FrozenTrainer):
             training_folder(work.scratch, work.service.name, material.key),
             work.progress,
         )
-        fresh = Backbone(work.store.get(blob_key(made["backbone"])), made["backbone"])
+        fresh = Backbone(sound_blob(work.store, made["backbone"]), made["backbone"])
         return {**made, "head": self._head(material, fresh)}
 
 
@@ -97,7 +98,7 @@ def frozen_backbone(store: ObjectStore, service: Service, base: Base | None) -> 
     """
     path = Path(str(service.trainer.backbone)).expanduser()
     if base is not None and not _is_changed(store, service, base, path):
-        return Backbone(store.get(blob_key(base.layers["backbone"])), base.layers["backbone"])
+        return Backbone(sound_blob(store, base.layers["backbone"]), base.layers["backbone"])
     backbone = read_backbone(path)
     put_blob(store, path.read_bytes())
     return backbone

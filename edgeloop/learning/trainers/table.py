@@ -11,11 +11,12 @@ from edgeloop.clients.models import Backbone
 from edgeloop.errors import BadInput
 from edgeloop.learning.blobs import sound_blob
 from edgeloop.learning.tabular import fit_pipeline, make_pipeline, to_onnx
+from edgeloop.learning.threads import one_thread
 from edgeloop.learning.trainers.candidates import Base, put_blob
 from edgeloop.learning.trainers.checks import check_features, check_labels, check_numbers
 from edgeloop.learning.trainers.incremental import check_incremental, go_on
 from edgeloop.learning.trainers.weights import final_weights
-from edgeloop.learning.trainers.workshop import Material, RoundTrainer, one_thread
+from edgeloop.learning.trainers.workshop import Material, RoundTrainer
 from edgeloop.samples.payloads import UndecodablePayload, decode_features
 from edgeloop.samples.service import Service
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -134,12 +132,3 @@ def _weights(tables: Tables, service: Service, ids: list[str], lesson: Lesson) -
         return lesson.weights if selected is None else selected
     pseudo = np.asarray([m.source == "pseudo" for m in lesson.members])
     return np.where(pseudo, selected[~pseudo].mean(), selected) * lesson.weights
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep linear algebra on one thread: sums that are split over more are rounded differently."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    with threadpool_limits(1):
-        yield

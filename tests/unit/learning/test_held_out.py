@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeloop.learning.held_out import FEWEST, LeakedSample, held_out
+from edgeloop.learning.held_out import FEWEST, held_out
+from edgeloop.learning.leak import Leak
 from edgeloop.samples.splits import split_of
 
 POOL = [name for name in (f"group-{n}" for n in range(1000)) if split_of(name, "looker") == "pool"]
@@ -31,7 +32,7 @@ def test_a_group_lies_on_one_side_and_stays_there() -> None:
 @pytest.mark.parametrize("split", ["gate", "test"])
 def test_what_judges_models_trains_none(split: str) -> None:
     stranger = next(name for name in (f"group-{n}" for n in range(1000)) if split_of(name, "looker") == split)
-    with pytest.raises(LeakedSample, match=f"1 groups of looker, {stranger} among them.*train on the pool alone"):
+    with pytest.raises(Leak, match=f"1 groups of looker, {stranger} among them.*train on the pool alone"):
         held_out("looker", [*POOL, stranger], ["a"] * (len(POOL) + 1), 0.1)
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgeloop.bench.stream.learner import softmax
 from edgeloop.bench.stream.methods.baselines import Remembering
 from edgeloop.bench.stream.policy import Batch
+from edgeloop.clients.model_heads import softmax
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from edgeloop.learning.trainers.kinds import KINDS
-from edgeloop.learning.trainers.workshop import one_thread
+from edgeloop.learning.threads import one_thread
 from edgeloop.samples.records import digest
 from edgeloop.samples.service import Head
 from tests.unit.learning.loop import Loop, rater
