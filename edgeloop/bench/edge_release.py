@@ -71,7 +71,7 @@ def make_releases(folder: Path, backbone: Path | None, broker_port: int) -> Rele
 def export_xception(path: Path) -> Path:
     """An Xception extractor of 96 pixels with random weights: it sees nothing and costs what a trained one costs."""
     if not path.exists():
-        from edgeloop.learning.litert import export_litert
+        from edgeloop.exports.litert import export_litert
         from edgeloop.learning.xception import build_backbone
 
         export_litert(build_backbone(_XCEPTION_SIDE, None, 0), path)

@@ -7,14 +7,15 @@ is signed and written is in ``publisher`` and ``repository``, which take the TUF
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgeloop.clients.broker import Broker, BrokerUnavailable
 from edgeloop.clients.objects import ObjectStore
 from edgeloop.errors import EdgeloopError
-from edgeloop.samples.records import canonical
-from edgeloop.samples.releases import Wanted
+from edgeloop.samples.releases import Next, Wanted
 from edgeloop.samples.topics import wanted_topic
 
 if TYPE_CHECKING:
@@ -27,6 +28,15 @@ class NotApproved(EdgeloopError):
     """A ring shall run a release that was never approved."""
 
 
+@dataclass(frozen=True)
+class Pointing:
+    """What one ring is to run."""
+
+    release: str
+    next: Next | None = None
+    """On its way in. A ring's first release has none: there is nothing that a part of it could go on running."""
+
+
 class Rings(Protocol):
     """What a rollout needs of the channel; :class:`~edgeloop.fleet.publisher.Publisher` is one."""
 
@@ -35,6 +45,9 @@ class Rings(Protocol):
 
     def point(self, service: str, ring: int, release: str) -> tuple[Wanted, bool]:
         """Let ``ring`` run ``release``; the record, and whether it is new."""
+
+    def point_many(self, service: str, rings: Mapping[int, Pointing]) -> dict[int, tuple[Wanted, bool]]:
+        """Let each ring run what its pointing says, in one commit; the records, and whether each is new."""
 
     def refresh(self) -> list[str]:
         """Sign anew what is about to run out."""
@@ -58,7 +71,7 @@ def point_ring(channel: Rings, broker: Broker, service: str, ring: int, release:
     record, is_new = channel.point(service, ring, release)
     if is_new:
         try:
-            data = canonical(record.model_dump(mode="json"))
+            data = record.to_bytes()
             broker.publish(wanted_topic(service, ring), data, retain=True)
         except BrokerUnavailable as error:
             _log.warning("nudge of ring %d lost, nodes will poll: %s", ring, error)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from tuf.api.metadata import Root, TargetFile, Targets
 
 from edgeloop.clients.objects import ObjectMissing, ObjectStore
-from edgeloop.fleet.channel import NotApproved
+from edgeloop.fleet.channel import NotApproved, Pointing
 from edgeloop.fleet.delegations import begin, service_role
 from edgeloop.fleet.repository import Draft, ForeignMetadata, Repository
 from edgeloop.fleet.signing import Keys
 from edgeloop.fleet.upkeep import refresh, rotate
-from edgeloop.samples.records import canonical, digest, hexdigest, now
+from edgeloop.samples.records import digest, hexdigest, now
 from edgeloop.samples.releases import (
     MalformedRelease,
     Wanted,
@@ -114,7 +114,7 @@ class Publisher:
         path = release_key(service, release)
         at = {"custom": {"at": self._clock().isoformat()}}
         targets.targets[path] = TargetFile(len(data), {"sha256": hexdigest(release)}, path, at)
-        _prune(targets, {w.release for w in self._all_wanted(draft, service)})
+        _prune(targets, _named(self._all_wanted(draft, service)))
 
     def withdraw(self, service: str, release: str) -> None:
         """Never let ``release`` be loaded again; nodes that run it go on until their ring is pointed elsewhere."""
@@ -145,38 +145,51 @@ class Publisher:
         return self._wanted(draft, service, ring) if draft else None
 
     def point(self, service: str, ring: int, release: str) -> tuple[Wanted, bool]:
-        """Let ``ring`` run ``release``; the record, and whether it is new. Signed with the online key ``rings``.
+        """Let all of ``ring`` run ``release``: see :meth:`point_many`."""
+        return self.point_many(service, {ring: Pointing(release)})[ring]
+
+    def point_many(self, service: str, rings: Mapping[int, Pointing]) -> dict[int, tuple[Wanted, bool]]:
+        """Let each ring run what its pointing says; the records, and whether each is new.
+
+        One commit, signed with the online key ``rings``; nothing is written when nothing changes.
 
         Raises:
-            NotApproved: ``release`` may not run at all.
-            StoreUnavailable: the ring may be pointed already or not; call again.
+            NotApproved: a release may not run at all; no ring was pointed anywhere.
+            StoreUnavailable: the rings may be pointed already or not; call again.
         """
-        found: list[Wanted] = []
+        found: dict[int, tuple[Wanted, bool]] = {}
 
         def change(draft: Draft) -> bool:
-            if not _allows(draft, service, release):
-                raise NotApproved(f"release {release} of {service} is not approved: release the version again")
-            former = self._wanted(draft, service, ring)
-            sequence = former.sequence + 1 if former else 1
-            same = former is not None and former.release == release
-            record = (
-                former if same and former else Wanted(service=service, ring=ring, release=release, sequence=sequence)
-            )
-            found[:] = [record]
-            return not same and self._want(draft, record)
+            found.clear()
+            for name in sorted(_named(rings.values())):
+                if not _allows(draft, service, name):
+                    raise NotApproved(f"release {name} of {service} is not approved: release the version again")
+            found.update({ring: self._pointed(draft, service, ring, to) for ring, to in rings.items()})
+            fresh = [record for record, is_new in found.values() if is_new]
+            return self._want(draft, *fresh)
 
-        is_new = self._repository.commit(change)
-        if not found:
-            raise NotApproved(f"release {release} of {service} is not approved: there is no channel yet, release it")
-        return found[0], is_new
+        self._repository.commit(change)
+        if len(found) < len(rings):
+            raise NotApproved(f"no release of {service} is approved: there is no channel yet, release a version")
+        return found
 
-    def _want(self, draft: Draft, record: Wanted) -> bool:
-        data = canonical(record.model_dump(mode="json"))
-        path = wanted_target(record.service, record.ring)
-        hashes = {"sha256": hexdigest(digest(data))}
-        service_role(draft, "rings", record.service, self._keys).targets[path] = TargetFile(len(data), hashes, path)
-        draft.contents[wanted_object(record.service, record.ring, digest(data))] = data
-        return True
+    def _pointed(self, draft: Draft, service: str, ring: int, to: Pointing) -> tuple[Wanted, bool]:
+        former = self._wanted(draft, service, ring)
+        if former and (former.release, former.next) == (to.release, to.next):
+            return former, False
+        sequence = former.sequence + 1 if former else 1
+        return Wanted(service=service, ring=ring, release=to.release, sequence=sequence, next=to.next), True
+
+    def _want(self, draft: Draft, *records: Wanted) -> bool:
+        """Sign these records; whether there were any."""
+        for record in records:
+            data = record.to_bytes()
+            path = wanted_target(record.service, record.ring)
+            hashes = {"sha256": hexdigest(digest(data))}
+            target = TargetFile(len(data), hashes, path)
+            service_role(draft, "rings", record.service, self._keys).targets[path] = target
+            draft.contents[wanted_object(record.service, record.ring, digest(data))] = data
+        return bool(records)
 
     def _wanted(self, draft: Draft, service: str, ring: int) -> Wanted | None:
         role = f"rings-{service}"
@@ -207,6 +220,11 @@ class Publisher:
     def rotate(self, role: str) -> None:
         """Replace the key of ``role``: see :func:`upkeep.rotate`."""
         rotate(self._repository, role)
+
+
+def _named(rings: Iterable[Pointing | Wanted]) -> set[str]:
+    """All releases that they let run."""
+    return {name for to in rings for name in (to.release, to.next.release if to.next else to.release)}
 
 
 def _allows(draft: Draft, service: str, release: str) -> bool:

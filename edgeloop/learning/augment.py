@@ -22,7 +22,7 @@ def augment(images: Any, seed: Any) -> Any:
 
     Both are tensors or arrays; `seed` is int32 [2], and the same one does the same to the same images.
     """
-    from edgeloop.learning.xception import load_tensorflow
+    from edgeloop.exports.tensorflow import load_tensorflow
 
     tf, _ = load_tensorflow()
     count, size = images.shape[0], images.shape[1]

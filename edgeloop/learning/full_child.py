@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from edgeloop.errors import BadInput, EdgeloopError
+from edgeloop.exports.litert import export_litert, litert_agreement, save_keras, write_whole
+from edgeloop.exports.tensorflow import load_tensorflow
 from edgeloop.learning.augment import Images
 from edgeloop.learning.checkpoint import Checkpoints
 from edgeloop.learning.full_config import (
@@ -36,8 +38,7 @@ from edgeloop.learning.full_config import (
 from edgeloop.learning.full_job import CHECKPOINT, LOCK, FullJob, FullResult, finished, job_identity
 from edgeloop.learning.full_steps import choose_precision, gpu_capabilities
 from edgeloop.learning.full_training import fit_backbone
-from edgeloop.learning.litert import export_litert, litert_agreement, save_keras, write_whole
-from edgeloop.learning.xception import build_backbone, first_line, load_tensorflow, weights_digest
+from edgeloop.learning.xception import build_backbone, first_line, weights_digest
 
 
 def run_job(job_dir: Path, progress: EpochProgress | None = None, say: Say = lambda _: None) -> FullResult:

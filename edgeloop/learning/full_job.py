@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgeloop.errors import EdgeloopError
+from edgeloop.exports.litert import Quantize, write_whole
 from edgeloop.learning.augment import Images
 from edgeloop.learning.full_config import (
     EpochProgress,
@@ -32,7 +33,6 @@ from edgeloop.learning.full_config import (
     check_examples,
     check_held_out,
 )
-from edgeloop.learning.litert import Quantize, write_whole
 from edgeloop.learning.xception import first_line
 
 CHECKPOINT = "checkpoint.npz"

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgeloop.exports.tensorflow import load_tensorflow
 from edgeloop.learning.augment import Floats, Images, augment
 from edgeloop.learning.full_config import FullTraining, Labels, Precision
-from edgeloop.learning.xception import Rows, load_tensorflow
+from edgeloop.learning.xception import Rows
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
 #: GPUs from this compute capability on have units that multiply float16 much quicker than float32.

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeloop.exports.tensorflow import load_tensorflow
 from edgeloop.learning.augment import Images
 from edgeloop.learning.checkpoint import Checkpoints, State, same_shapes
 from edgeloop.learning.full_config import (
@@ -40,7 +41,7 @@ from edgeloop.learning.full_steps import (
     skip_graph_rewrites,
 )
 from edgeloop.learning.heads import fit_head
-from edgeloop.learning.xception import load_tensorflow, recalibrate_batchnorm
+from edgeloop.learning.xception import recalibrate_batchnorm
 from edgeloop.samples.service import Head
 
 #: Batches that BatchNorm is recalibrated on before each look at the held-out images.

@@ -50,7 +50,7 @@ def keras_features(content: bytes, images: NDArray[np.uint8]) -> NDArray[np.floa
 
 def main(folder: Path) -> None:
     """The child: features of all images, in batches."""
-    from edgeloop.learning.xception import load_tensorflow
+    from edgeloop.exports.tensorflow import load_tensorflow
 
     _, keras = load_tensorflow()
     backbone = keras.models.load_model(folder / "backbone.keras", compile=False)

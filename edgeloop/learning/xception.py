@@ -7,16 +7,14 @@ its memory back, so what is here is meant to run in the process that `edgeloop.l
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeloop.errors import BadInput, MissingExtra, Unavailable
+from edgeloop.errors import BadInput, Unavailable
+from edgeloop.exports.tensorflow import load_tensorflow
 from edgeloop.learning.augment import Images
 
 Rows = npt.NDArray[np.int64]
@@ -25,22 +23,6 @@ SMALLEST_INPUT = 71
 
 class BackboneUnavailable(Unavailable):
     """The weights a backbone should start from cannot be had."""
-
-
-def load_tensorflow() -> tuple[Any, Any]:
-    """TensorFlow and Keras, imported without a word on stderr. Raises MissingExtra when not installed."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import keras
-            import tensorflow as tf
-    except ImportError as missing:
-        raise MissingExtra(missing.name or "tensorflow", "train") from missing
-    return tf, keras
 
 
 # --- the model

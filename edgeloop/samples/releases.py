@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgeloop.errors import BadInput
+from edgeloop.samples.profiles import Precision, Runtime
 from edgeloop.samples.records import Record, canonical, digest, hexdigest
 
 Role = Literal["backbone", "head", "model", "config", "probe"]
@@ -21,6 +22,10 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 class MalformedRelease(BadInput):
     """Bytes that should be a release manifest or a channel record are not."""
+
+
+class NoVariant(BadInput):
+    """A release has nothing for this hardware profile."""
 
 
 class Layer(BaseModel):
@@ -36,6 +41,22 @@ class Layer(BaseModel):
     media_type: str
 
 
+class Variant(BaseModel):
+    """A release's model for one hardware profile."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    profile: str
+    runtime: Runtime
+    precision: Precision
+    layers: list[Layer]
+    """All that a node of the profile loads, its own probe with it; an unchanged layer has the release's digest."""
+    agreement: float
+    """Share of inputs on which it answered as the trained model does."""
+    compared: int
+    """How many inputs that were."""
+
+
 class Release(Record):
     """A champion packaged and named by digest."""
 
@@ -47,10 +68,14 @@ class Release(Record):
     """Dataset version that the model was trained on."""
     layers: list[Layer]
     evaluation: dict[str, Any] = Field(default_factory=dict)
+    variants: list[Variant] = Field(default_factory=list)
 
     def to_bytes(self) -> bytes:
-        """The manifest's canonical bytes; their digest is the release's name."""
-        return canonical(self.model_dump(mode="json"))
+        """The manifest's canonical bytes; their digest is the release's name.
+
+        Without variants they are left out, as before there were any: releases of that time keep their digests.
+        """
+        return canonical(self.model_dump(mode="json", exclude=None if self.variants else {"variants"}))
 
     @property
     def digest(self) -> str:
@@ -61,9 +86,41 @@ class Release(Record):
         """The layer with this role, if the release has one."""
         return next((layer for layer in self.layers if layer.role == role), None)
 
+    def layers_for(self, profile: str | None) -> list[Layer]:
+        """What a node of ``profile`` loads; without variants, or without a profile, the model as it was trained.
+
+        Raises:
+            NoVariant: the release has variants, and none for ``profile``.
+        """
+        if profile is None or not self.variants:
+            return self.layers
+        for variant in self.variants:
+            if variant.profile == profile:
+                return variant.layers
+        known = ", ".join(v.profile for v in self.variants)
+        raise NoVariant(
+            f"release {self.digest} of {self.service} has no variant for profile {profile!r}, only {known}:"
+            f" add it to delivery.profiles of {self.service}"
+        )
+
+
+class Next(BaseModel):
+    """The release that a ring is moving to, batch by batch."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    release: Digest
+    salt: str
+    """Of this rollout; with it a node finds its place, see ``edgeloop.samples.cohorts``."""
+    below: str = Field(pattern=r"^[0-9a-f]{16}$")
+    """Nodes whose place is below it switch; the others fetch and verify, and wait."""
+
 
 class Wanted(Record):
-    """The channel record of one ring: which release its nodes should run."""
+    """The channel record of one ring: which release its nodes should run.
+
+    One record serves a ring of any size: a batch is a bound on nodes' places, not a list of them.
+    """
 
     service: str
     ring: int
@@ -72,6 +129,12 @@ class Wanted(Record):
     sequence: int = Field(ge=0)
     """Grows with each change, so that a release that is wanted again is a new wish: it is tried again where it was
     refused. It guards against no old record; the signatures of the channel do."""
+    next: Next | None = None
+    """On its way in: staged by all nodes of the ring, run by those of its batches."""
+
+    def to_bytes(self) -> bytes:
+        """Canonical bytes, as they are signed; a record without ``next`` is as it was before there was one."""
+        return canonical(self.model_dump(mode="json", exclude=None if self.next else {"next"}))
 
 
 def blob_key(name: str) -> str:

@@ -14,9 +14,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from edgeloop.errors import BadInput
+from edgeloop.samples.delivery import Delivery as Delivery  # noqa: PLC0414 (others know it from here)
 from edgeloop.samples.judging import Gate as Gate  # noqa: PLC0414 (others know it from here)
 from edgeloop.samples.labelling import Labelling as Labelling  # noqa: PLC0414 (others know it from here)
 from edgeloop.samples.selection import Selection as Selection  # noqa: PLC0414 (others know it from here)
+from edgeloop.samples.strategy import Strategy as Strategy  # noqa: PLC0414 (others know it from here)
 from edgeloop.samples.training import Full as Full  # noqa: PLC0414 (others know it from here)
 from edgeloop.samples.training import Head as Head  # noqa: PLC0414 (others know it from here)
 from edgeloop.samples.training import Trainer as Trainer  # noqa: PLC0414 (others know it from here)
@@ -87,6 +89,8 @@ class Service(_Strict):
     labelling: Labelling = Labelling()
     rings: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0, 1], min_length=1)
     """Rings in the order in which they get a release; a ring that is not named gets none."""
+    delivery: Delivery = Delivery()
+    rollout: Strategy = Strategy()
 
     @field_validator("selection")
     @classmethod

@@ -35,7 +35,7 @@ from edgeloop.fleet.rings import FleetPlan
 from edgeloop.learning.drift.kept import plot_key, state_key
 from edgeloop.learning.rounds import round_record_key
 from edgeloop.learning.train import candidate_key
-from edgeloop.samples import judging, labelling, records, releases, service, topics
+from edgeloop.samples import delivery, judging, labelling, records, releases, service, strategy, topics
 from edgeloop.samples.dataset import dataset_key, members_key
 from edgeloop.samples.segments import segment_key
 from edgeloop.samples.splits import SHARES
@@ -211,6 +211,13 @@ def described(page: str, heading: str) -> list[Row]:
         labelling.Labelling,
         labelling.Shares,
         labelling.Pseudo,
+        delivery.Delivery,
+        delivery.Approvals,
+        delivery.TwinRules,
+        strategy.Strategy,
+        strategy.Window,
+        strategy.Step,
+        strategy.Thresholds,
         service.Expectation,
     ],
     ids=lambda m: str(m.__name__),
@@ -232,7 +239,9 @@ def test_the_service_page_has_every_field_with_default_and_bounds(model: type[Ba
         records.Hold,
         releases.Release,
         releases.Layer,
+        releases.Variant,
         releases.Wanted,
+        releases.Next,
     ],
     ids=lambda m: str(m.__name__),
 )

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edgeloop.errors import BadInput
-from edgeloop.learning import full_job, litert, xception
+from edgeloop.exports import litert
+from edgeloop.learning import full_job, xception
 from edgeloop.learning.augment import Images
 from edgeloop.learning.full_config import FullTraining
 from edgeloop.learning.full_job import FullJob, FullResult

@@ -31,8 +31,8 @@ pytest.importorskip("tensorflow")
 MAKE = """
 import sys
 from pathlib import Path
-from edgeloop.learning.litert import export_litert, save_keras
-from edgeloop.learning.xception import load_tensorflow
+from edgeloop.exports.litert import export_litert, save_keras
+from edgeloop.exports.tensorflow import load_tensorflow
 _, keras = load_tensorflow()
 image = keras.Input((16, 16, 3), dtype="uint8")
 mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))

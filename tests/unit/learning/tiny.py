@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from edgeloop.exports.litert import save_keras
+from edgeloop.exports.tensorflow import load_tensorflow
 from edgeloop.learning.augment import Images
 from edgeloop.learning.full_config import Labels, Mask
-from edgeloop.learning.litert import save_keras
-from edgeloop.learning.xception import load_tensorflow
 
 N_CLASSES = 2
 

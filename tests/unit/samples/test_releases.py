@@ -12,7 +12,10 @@ from edgeloop.samples.records import canonical, digest
 from edgeloop.samples.releases import (
     Layer,
     MalformedRelease,
+    NoVariant,
     Release,
+    Variant,
+    Wanted,
     blob_key,
     parse_release,
     parse_wanted,
@@ -45,8 +48,28 @@ def test_a_manifest_round_trips_under_its_digest() -> None:
 
 
 def test_a_field_nobody_knows_keeps_the_digest() -> None:
-    data = canonical(release().model_dump(mode="json") | {"later": [1]})
+    data = canonical(json.loads(release().to_bytes()) | {"later": [1]})
     assert parse_release(data, digest(data)).to_bytes() == data
+
+
+def test_releases_and_records_from_before_variants_and_batches_keep_their_bytes() -> None:
+    """Nodes refuse what does not have the digest that was signed, also when a newer cloud reads and writes it."""
+    assert release().digest == "sha256:b7864999fa08c1a74ff2701939fb56fc04023309c5a2dbda79a3472d9ddf1d8a"
+    assert Wanted(service="rater", ring=0, release=digest(b"r"), sequence=1).to_bytes() == canonical(
+        {"schema_version": 1, "service": "rater", "ring": 0, "release": digest(b"r"), "sequence": 1}
+    )
+
+
+def test_a_profile_loads_its_own_variant() -> None:
+    small = [Layer(role="head", digest=digest(b"s"), size=1, media_type="m")]
+    variant = Variant(profile="pi", runtime="litert", precision="int8", layers=small, agreement=1.0, compared=9)
+    made = release().model_copy(update={"variants": [variant]})
+    assert parse_release(made.to_bytes(), made.digest) == made
+    assert made.layers_for("pi") == small
+    assert made.layers_for(None) == made.layers
+    assert release().layers_for("pi") == release().layers
+    with pytest.raises(NoVariant, match="no variant for profile 'jetson', only pi: add it"):
+        made.layers_for("jetson")
 
 
 @given(st.data())

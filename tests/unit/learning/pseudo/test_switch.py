@@ -35,7 +35,7 @@ class Story:
 
     def ruined(self, candidate: Candidate) -> Candidate:
         """The candidate's record with the layers of a model that learned all labels the wrong way round."""
-        other = Sorting(Path(self.world.fleet._engine.url.database or "").parent / "other", enabled=False)
+        other = Sorting(Path(self.world.fleet.database._engine.url.database or "").parent / "other", enabled=False)
         other.collect(numbers("pool", 20), wrong=True)
         layers = other.train(other.plan()).layers
         for name in layers.values():

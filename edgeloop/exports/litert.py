@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeloop.errors import EdgeloopError
-from edgeloop.learning.augment import Floats, Images
-from edgeloop.learning.xception import load_tensorflow
+from edgeloop.exports.tensorflow import load_tensorflow
 
+Images = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 Quantize = Literal["dynamic", "float32"]
 
 

@@ -1,0 +1,1 @@
+"""Models in the forms that nodes and servers run; training and release both write them."""

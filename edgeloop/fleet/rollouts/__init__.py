@@ -1,0 +1,1 @@
+"""The rollout state machine: pure decisions, state in SQL, one idempotent tick."""
