@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +15,19 @@ from edgeloop.clients.orchestrator import Orchestrator, PrefectOrchestrator
 from edgeloop.clients.registry import MlflowRegistry, ModelRegistry
 from edgeloop.fleet.channel import open_channel
 from edgeloop.quality.validate import suite_of
+from edgeloop.samples.profiles import Profile, load_profile
 from edgeloop.samples.service import Expectation, Service, list_services, load_service
 from edgeloop.samples.table import Tables
 from edgeloop.settings import Settings, load_settings, make_home
 from edgeloop.store import FleetStore
 
 if TYPE_CHECKING:
+    from edgeloop.fleet.clusters import Clusters
     from edgeloop.fleet.publisher import Publisher
+    from edgeloop.fleet.targets.protocol import Target
+    from edgeloop.promotion.parts import Parts
+    from edgeloop.twin.rehearser import Twin
+    from edgeloop.twin.run import Parts as TwinParts
 
 
 class App:
@@ -56,10 +62,76 @@ class App:
         """The orchestrator."""
         return PrefectOrchestrator(self.settings.prefect)
 
+    @cached_property
+    def promotion(self) -> Parts:
+        """What takes a version from its alias to the fleet."""
+        from edgeloop.promotion.fleeting import ChannelSigner, RingRollouts
+        from edgeloop.promotion.kept import Promotions
+        from edgeloop.promotion.parts import Parts, ReleaseBuilder
+
+        return Parts(
+            registry=self.registry,
+            fleet=self.fleet,
+            promotions=Promotions(self.fleet.database),
+            builder=ReleaseBuilder(self.store, self.tables, self.fleet, self.profiles),
+            rehearser=self.twin,
+            signer=ChannelSigner(self.channel),
+            rollouts=RingRollouts(self.fleet, self.channel, self._check_place),
+        )
+
+    @cached_property
+    def clusters(self) -> Clusters:
+        """The targets that the fleet YAMLs name."""
+        from edgeloop.clients.cluster_kubernetes import connect as connect_cluster
+        from edgeloop.fleet.clusters import Clusters
+        from edgeloop.fleet.members import load_fleets
+
+        return Clusters(lambda: load_fleets(self.settings.fleet_folders), connect_cluster)
+
+    def targets(self, name: str) -> Target:
+        """The target of this name; raises NoTarget, UnknownContext, MissingExtra or what is wrong with the YAMLs."""
+        return self.clusters.target(name)
+
+    @cached_property
+    def images(self) -> Callable[[str], Mapping[str, str]]:
+        """Which images a release was pushed as, by its digest."""
+        from edgeloop.release.images import Images
+
+        return Images(self.fleet.database).of
+
+    def check_rollout(self, service: Service, release: str) -> None:
+        """Whether a release can be brought to where the service's rings are; BadInput says why not."""
+        from edgeloop.fleet.rollouts.roster import Roster
+        from edgeloop.fleet.rollouts.tick import refs_of
+
+        ref = refs_of(self.fleet, self.images)(service.name, release)
+        self.clusters.check(service, ref, Roster(self.fleet.database).rings(service.name))
+
+    def _check_place(self, service: Service, release: str) -> None:
+        """As ``check_rollout`` for clusters; nodes that follow the channel need no YAML, so none stops them."""
+        if service.rollout.target != "agent":
+            self.check_rollout(service, release)
+
+    @cached_property
+    def rehearsing(self) -> TwinParts:
+        """What a rehearsal on the digital twin works with."""
+        from edgeloop.twin.kept import Rehearsals
+        from edgeloop.twin.run import Parts
+
+        kept = Rehearsals(self.fleet.database, self.store)
+        return Parts(self.store, self.tables, kept, self.settings.twin_cgroup)
+
+    @cached_property
+    def twin(self) -> Twin:
+        """The digital twin."""
+        from edgeloop.twin.rehearser import Twin
+
+        return Twin(self.rehearsing, self.twin_profiles)
+
     @contextmanager
     def broker(self) -> Iterator[Broker]:
         """A connection to the broker under a name of its own, for as long as the block lasts."""
-        broker = connect(self.settings.broker, f"edgeloop-{uuid4().hex[:12]}")
+        broker = connect(self.settings.broker, f"edgeloop-{uuid4().hex[:12]}", receive_maximum=2048)
         try:
             yield broker
         finally:
@@ -72,6 +144,16 @@ class App:
     def services(self) -> list[str]:
         """Names of all services."""
         return list_services(self.settings.service_folders)
+
+    def profiles(self, service: Service) -> list[Profile]:
+        """The hardware profiles that a service is released for; raises UnknownProfile or MalformedProfile."""
+        return [load_profile(n, self.settings.profile_folders) for n in dict.fromkeys(service.delivery.profiles)]
+
+    def twin_profiles(self, service: Service) -> list[Profile]:
+        """Those that a service is rehearsed for: its own, else the budgets of an ordinary machine like this one."""
+        from edgeloop.twin.rehearser import usual_profile
+
+        return self.profiles(service) or [load_profile(usual_profile(), self.settings.profile_folders)]
 
     def tables(self, service: str) -> Tables:
         """The Delta tables of a service."""

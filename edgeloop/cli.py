@@ -19,10 +19,16 @@ from edgeloop.commands.channel import channel
 from edgeloop.commands.data import data
 from edgeloop.commands.demo import demo
 from edgeloop.commands.drift import drift
+from edgeloop.commands.fleet import fleet
 from edgeloop.commands.label import label
 from edgeloop.commands.node import node
 from edgeloop.commands.output import Context
+from edgeloop.commands.profile import profile
+from edgeloop.commands.release import release
+from edgeloop.commands.rollout import rollback, rollout
+from edgeloop.commands.serve import serve
 from edgeloop.commands.stack import doctor, down, status, up
+from edgeloop.commands.twin import twin
 from edgeloop.commands.web import web
 from edgeloop.errors import EdgeloopError, MissingExtra
 
@@ -52,7 +58,10 @@ def cli(context: click.Context, home: Path | None, as_json: bool) -> None:
     context.obj = Context(home=home, as_json=as_json)
 
 
-for command in (up, down, status, doctor, data, demo, bench, web, node, channel, label, drift):
+for command in (
+    up, down, status, doctor, data, demo, bench, web, node, serve, channel, label, drift, profile, release, rollout,
+    rollback, fleet, twin,
+):  # fmt: skip
     cli.add_command(command)
 
 

@@ -50,6 +50,8 @@ class Settings(BaseModel):
     keys: Path | None = None
     """Directory of the keys that the channel is signed with, and of the root that nodes trust; default
     ``<home>/keys``."""
+    twin_cgroup: Path | None = None
+    """Control group (version 2) that is delegated to edgeloop, in which the digital twin confines its node."""
 
     @property
     def store_url(self) -> str:
@@ -71,6 +73,16 @@ class Settings(BaseModel):
         """Directories of service YAMLs, in the order in which they are looked at."""
         own = [self.services] if self.services else []
         return [*own, self.home / "services", self.rooms.absolute() / "deployments" / "services"]
+
+    @property
+    def profile_folders(self) -> list[Path]:
+        """Directories of hardware profiles, in the order in which they are looked at."""
+        return [self.home / "profiles", self.rooms.absolute() / "deployments" / "profiles"]
+
+    @property
+    def fleet_folders(self) -> list[Path]:
+        """Directories of fleet YAMLs; of two of one name that of the first counts."""
+        return [self.home / "fleets", self.rooms.absolute() / "deployments" / "fleets"]
 
 
 def load_settings(home: Path | None = None, environ: dict[str, str] | None = None) -> Settings:

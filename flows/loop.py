@@ -61,8 +61,12 @@ def deliver(record: RoundRecord, watch: Stopwatch, rollout_timeout: float) -> Ro
     watch.lap("release")
     if released is None:
         return record.model_copy(update={"seconds": watch.seconds})
-    state = finish_rollout(record.service, rollout_timeout).state
-    watch.lap("rollout")
+    state = released.state
+    if state == "released":  # else it waits for somebody, and the scheduled reconciler goes on with it
+        state = finish_rollout(record.service, rollout_timeout).state
+        watch.lap("rollout")
+    if state == "reverted":
+        release_service(record.service)  # the alias leaves what the fleet refused, before the next round starts from it
     return record.model_copy(
         update={"champion": released.version, "release": released.release, "rollout": state, "seconds": watch.seconds}
     )

@@ -10,5 +10,5 @@ from tasks.deploy import tick_rollouts
 
 @flow(name="rollout")
 async def rollout() -> list[RolloutStatus]:
-    """Advance every open rollout by at most one ring, judging it by its nodes' reports."""
+    """Advance every open rollout, judging its rings by what their nodes say."""
     return tick_rollouts()

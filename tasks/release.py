@@ -1,4 +1,4 @@
-"""Release: whatever version the alias ``champion`` names becomes a release named by digest."""
+"""Release: whatever version the alias ``champion`` names becomes a release named by digest, and then a rollout."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from prefect import task
 from pydantic import BaseModel
 
 from edgeloop.bootstrap import open_app
-from edgeloop.fleet.rollout import start
-from edgeloop.release.build import release_champion
+from edgeloop.promotion.reconcile import reconcile
+from edgeloop.promotion.records import CLOSED
 
 
 class Released(BaseModel):
@@ -15,20 +15,27 @@ class Released(BaseModel):
 
     service: str
     version: str
-    release: str
+    release: str | None
+    """None while it is not built."""
+    state: str
+    """``released`` when a rollout of it was begun, by this call or an earlier one."""
+    reason: str = ""
     started: bool
     """Whether a rollout of it was begun by this call."""
 
 
 @task(name="release", task_run_name="release-{service}", retries=2, retry_delay_seconds=[2, 10], tags=["edgeloop"])
 def release_service(service: str) -> Released | None:
-    """Package the champion if it is not a release yet, and begin its rollout if it was never begun."""
+    """Do all that can be done now between the alias and the rollout; None without a champion."""
     app = open_app()
-    spec = app.service(service)
-    released = release_champion(app.store, app.tables(service), app.registry, app.fleet, spec)
-    if released is None:
+    found = reconcile(app.promotion, app.service(service))
+    if found.version is None or found.state is None or found.state in CLOSED:
         return None
-    version, digest = released
-    app.channel.approve(service, digest)
-    started = start(app.fleet, app.channel, spec, digest, f"version {version} is champion")
-    return Released(service=service, version=version, release=digest, started=started)
+    return Released(
+        service=service,
+        version=found.version,
+        release=found.release,
+        state=found.state,
+        reason=found.reason,
+        started=found.started,
+    )

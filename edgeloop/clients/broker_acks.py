@@ -141,3 +141,7 @@ def settled(future: Future[None]) -> Done:
                 future.set_exception(error)
 
     return done
+
+
+def no_ack() -> None:
+    """The acknowledgement of a message that needs none."""

@@ -41,6 +41,11 @@ def reason_text(code: int) -> str:
     return f"{_NAMES.get(code, 'reason')} {code:#04x}: {_NEXT_STEPS.get(code, 'see the log of the broker')}"
 
 
+def send_at_once(_client: mqtt.Client, _data: Any, sock: Any) -> None:
+    """With Nagle's algorithm each acknowledged message waits 40 ms for the other side's delayed acknowledgement."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 class BufferedClient(mqtt.Client):
     """Hands each PUBLISH to ``take``. Single bytes, which paho asks for, come from a buffer, not from the system."""
 

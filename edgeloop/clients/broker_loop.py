@@ -40,6 +40,11 @@ def reconnect_wait(failures: int) -> float:
     return random.uniform(0.05, bound)
 
 
+def never() -> bool:
+    """Handlers that are never busy."""
+    return False
+
+
 class NetworkLoop:
     """Turns ``client`` in a thread until :meth:`stop`."""
 

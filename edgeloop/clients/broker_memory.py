@@ -13,7 +13,8 @@ import paho.mqtt.client as mqtt
 
 from edgeloop.clients.broker_acks import settled
 from edgeloop.clients.broker_dispatch import Handlers, bare_filter, collect
-from edgeloop.clients.broker_types import BrokerUnavailable, Done, Handler, Message
+from edgeloop.clients.broker_gather import Gatherings, Limits
+from edgeloop.clients.broker_types import BrokerUnavailable, Done, Gathered, Handler, Message
 
 _log = logging.getLogger(__name__)
 
@@ -151,6 +152,7 @@ class MemoryBroker:
     ) -> None:
         self._hub, self._client_id, self._session = hub, client_id, session
         self._clean, self._will, self._announce = clean, will, on_connect
+        self._gatherings = Gatherings(self, Limits())
 
     @property
     def connected(self) -> bool:
@@ -214,14 +216,22 @@ class MemoryBroker:
         self._hub.send_retained(self._session, topic_filter)
         self._hub.pump(self._session)
 
-    def unsubscribe(self, topic_filter: str) -> None:
+    def unsubscribe(self, topic_filter: str, handler: Handler | None = None) -> None:
         """See :class:`Broker`."""
-        self._session.handlers.remove(topic_filter)
+        self._session.handlers.remove(topic_filter, handler)
 
-    def collect_retained(self, topic_filter: str, *, quiet: float = 0.3, timeout: float = 5.0) -> list[Message]:
+    def collect_retained(
+        self, topic_filter: str, *, quiet: float = 0.3, timeout: float = 5.0, mark: str | None = None
+    ) -> list[Message]:
         """See :class:`Broker`; nothing to wait for here."""
         self.check()
+        if mark is not None:
+            return self._gatherings.once(topic_filter, mark, timeout)
         return collect(self, self._session.handlers, topic_filter, 0.01, timeout)
+
+    def gather(self, topic_filter: str, mark: str, *, timeout: float = 30.0) -> Gathered:
+        """See :class:`Broker`."""
+        return self._gatherings.read(topic_filter, mark, timeout)
 
     def check(self) -> None:
         """See :class:`Broker`."""
@@ -234,6 +244,7 @@ class MemoryBroker:
 
     def drop(self) -> None:
         """Cut the link as a failing network does, publish the will, and come back."""
+        self._gatherings.renewed()
         self._session.online = False
         if self._will:
             self._hub.route(self._will)

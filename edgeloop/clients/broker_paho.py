@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -14,12 +13,13 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edgeloop.clients.broker_acks import AckOrder, Receipts, settled
-from edgeloop.clients.broker_client import FAILURE, BufferedClient, reason_text
+from edgeloop.clients.broker_acks import AckOrder, Receipts, no_ack, settled
+from edgeloop.clients.broker_client import FAILURE, BufferedClient, reason_text, send_at_once
 from edgeloop.clients.broker_dispatch import Handlers, collect
 from edgeloop.clients.broker_first import FirstConnection
-from edgeloop.clients.broker_loop import NetworkLoop
-from edgeloop.clients.broker_types import SESSION_SECONDS, BrokerRefused, Done, Handler, Message
+from edgeloop.clients.broker_gather import Gatherings, Limits
+from edgeloop.clients.broker_loop import NetworkLoop, never
+from edgeloop.clients.broker_types import SESSION_SECONDS, BrokerRefused, Done, Gathered, Handler, Message
 from edgeloop.clients.broker_url import Address, RenewingContext
 from edgeloop.clients.broker_wire import Incoming, PublishProperties
 
@@ -55,9 +55,10 @@ class PahoBroker:
         self._first = FirstConnection()
         self._closed = False
         self._largest: int | None = None
+        self._gatherings = Gatherings(self, Limits())
         self._client = self._make_client(client_id, will)
         self._acks = AckOrder(lambda mid: self._client.ack(mid, 1))
-        self._loop = NetworkLoop(self._client, client_id, keepalive=_KEEPALIVE, busy=busy or _never)
+        self._loop = NetworkLoop(self._client, client_id, keepalive=_KEEPALIVE, busy=busy or never)
 
     def _make_client(self, client_id: str, will: Message | None) -> BufferedClient:
         options: dict[str, Any] = {} if self.version5 else {"clean_session": self._clean}
@@ -71,7 +72,7 @@ class PahoBroker:
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
-        client.on_socket_open = _send_at_once
+        client.on_socket_open = send_at_once
         client.take = self._take
         return client
 
@@ -84,6 +85,8 @@ class PahoBroker:
 
     def start(self, receive_maximum: int, timeout: float) -> None:
         """Connect and wait for the broker's word."""
+        # What speaks 3.1.1 only (amqtt) drops nothing, and takes nothing in before it has its acknowledgements.
+        self._gatherings = Gatherings(self, Limits(receive_maximum if self.version5 else None, holds=self.version5))
         options: dict[str, Any] = {}
         if self.version5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -189,15 +192,23 @@ class PahoBroker:
             self._receipts.expect(mid, settled(future))
             self._wait(future, 10.0)
 
-    def unsubscribe(self, topic_filter: str) -> None:
+    def unsubscribe(self, topic_filter: str, handler: Handler | None = None) -> None:
         """See :class:`Broker`."""
-        if self._handlers.remove(topic_filter):
+        if self._handlers.remove(topic_filter, handler):
             self._client.unsubscribe(topic_filter)
 
-    def collect_retained(self, topic_filter: str, *, quiet: float = 0.3, timeout: float = 5.0) -> list[Message]:
+    def collect_retained(
+        self, topic_filter: str, *, quiet: float = 0.3, timeout: float = 5.0, mark: str | None = None
+    ) -> list[Message]:
         """See :class:`Broker`."""
         self.check()
+        if mark is not None:
+            return self._gatherings.once(topic_filter, mark, timeout)
         return collect(self, self._handlers, topic_filter, quiet, timeout)
+
+    def gather(self, topic_filter: str, mark: str, *, timeout: float = 30.0) -> Gathered:
+        """See :class:`Broker`."""
+        return self._gatherings.read(topic_filter, mark, timeout)
 
     def check(self) -> None:
         """See :class:`Broker`."""
@@ -257,6 +268,7 @@ class PahoBroker:
 
     def _on_disconnect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self._acks.lost()
+        self._gatherings.renewed()
         self._first.fail(self.address.unavailable(f"it closed the connection: {reason}"))
 
     def _take(self, incoming: Incoming, again: bool, retained: bool, qos: int) -> None:
@@ -268,7 +280,7 @@ class PahoBroker:
             topic, incoming.payload, incoming.user, retained, incoming.correlation, incoming.response_topic
         )
         if not qos:
-            self._handlers.dispatch(message, _nothing)
+            self._handlers.dispatch(message, no_ack)
             return
         delivery = self._acks.arrived(incoming.mid, incoming.fingerprint, again)
         if delivery is not None and not self._handlers.dispatch(message, delivery):
@@ -283,16 +295,3 @@ class PahoBroker:
         failed = [str(r) for r in reasons if r.is_failure]
         refused = self._refuses(f"a subscription ({', '.join(failed)}): check its access rules") if failed else None
         self._receipts.came(mid, refused)
-
-
-def _send_at_once(_client: mqtt.Client, _data: Any, sock: Any) -> None:
-    # With Nagle's algorithm each acknowledged message waits 40 ms for the other side's delayed acknowledgement.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _nothing() -> None:
-    """The acknowledgement of a message that needs none."""
-
-
-def _never() -> bool:
-    return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -41,6 +41,22 @@ class Message:
     """MQTT 5 correlation data."""
     response_topic: str | None = None
     """Where the sender wants its answer (MQTT 5); nothing has checked that it may ask for that."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """One read of what a broker keeps."""
+
+    messages: Sequence[Message]
+    """The newest of each topic."""
+    complete: bool
+    """False when something is missing."""
+    whole: bool = False
+    """Whether this is all that is retained; else it is what came since the read before."""
+    why: str = ""
+    """What is known of the part that is missing."""
+    again: Callable[[], None] = field(default=lambda: None, compare=False)
+    """Call it when the messages could not be used: the next read is of all that is retained."""
 
 
 Ack = Callable[[], None]
@@ -114,15 +130,31 @@ class Broker(Protocol):
         """
         ...
 
-    def unsubscribe(self, topic_filter: str) -> None:
-        """Forget the handlers of ``topic_filter``."""
+    def unsubscribe(self, topic_filter: str, handler: Handler | None = None) -> None:
+        """Forget ``handler``, else all handlers, of ``topic_filter``."""
         ...
 
-    def collect_retained(self, topic_filter: str, *, quiet: float = 0.3, timeout: float = 5.0) -> list[Message]:
+    def collect_retained(
+        self, topic_filter: str, *, quiet: float = 0.3, timeout: float = 5.0, mark: str | None = None
+    ) -> list[Message]:
         """Retained messages under ``topic_filter``, collected until none came for ``quiet`` seconds.
+
+        With ``mark``, see :meth:`gather`, they are read to their end instead, and what is missing is logged.
 
         Raises:
             BrokerUnavailable: there is no connection.
+        """
+        ...
+
+    def gather(self, topic_filter: str, mark: str, *, timeout: float = 30.0) -> Gathered:
+        """All that is retained under ``topic_filter``, read to its end; called again, what came since.
+
+        The end is a message on a topic below ``mark``, which must be below ``topic_filter`` and be ours to write; the
+        subscription stays until the connection is closed. One ``topic_filter`` has one ``mark``.
+
+        Raises:
+            BrokerUnavailable: there is no connection.
+            BrokerRefused: the broker forbids the filter.
         """
         ...
 

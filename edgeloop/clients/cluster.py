@@ -33,6 +33,13 @@ class Kind:
         return f"{self.group}/{self.version}" if self.group else self.version
 
 
+#: Kinds that every cluster has.
+DAEMON_SETS = Kind("apps", "v1", "daemonsets", "DaemonSet")
+DEPLOYMENTS = Kind("apps", "v1", "deployments", "Deployment")
+NODES = Kind("", "v1", "nodes", "Node", namespaced=False)
+PODS = Kind("", "v1", "pods", "Pod")
+
+
 @dataclass(frozen=True)
 class Call:
     """One call as RBAC sees it."""
@@ -91,7 +98,7 @@ class Cluster(Protocol):
     """The context, for messages."""
 
     def version(self) -> tuple[int, int]:
-        """Major and minor version of the server."""
+        """Major and minor version of the server; every caller may read it, so RBAC need not list it."""
 
     def get(self, kind: Kind, name: str, namespace: str | None = None) -> Manifest | None:
         """One object; None when there is none."""
@@ -102,7 +109,15 @@ class Cluster(Protocol):
         """All objects with these labels, read page by page."""
 
     def apply(self, kind: Kind, manifest: Manifest, *, dry_run: bool = False) -> Applied:
-        """Server-side apply; raises FieldConflict, RefusedManifest."""
+        """Server-side apply, fields that the kind does not know refused.
+
+        ``dry_run`` changes nothing and returns the object as it would be. Where nothing differs nothing is written,
+        and ``changed`` is False.
+
+        Raises:
+            FieldConflict: another manager set a field that would get another value.
+            RefusedManifest: the server finds it invalid.
+        """
 
     def delete(self, kind: Kind, name: str, namespace: str | None = None, uid: str | None = None) -> bool:
-        """Delete one object and what it owns, if it still is the one with ``uid``; False when there was none."""
+        """Delete one object and what it owns, if it still is the one with ``uid``; False when there is no such one."""

@@ -13,7 +13,7 @@ from edgeloop.clients.model_heads import Head, HiddenHead, LinearHead, read_head
 from edgeloop.clients.model_types import Answer, MalformedAnswer, Model, UnloadableModel
 from edgeloop.clients.models_litert import Backbone, ImageModel, UnknownBackbone, read_backbone
 from edgeloop.clients.models_onnx import CLASSES, OnnxModel
-from edgeloop.clients.probes import FailedProbe, make_probe, run_probe
+from edgeloop.clients.probes import FailedProbe, make_probe, run_probe, small_input
 from edgeloop.samples.service import NodeConfig
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "read_backbone",
     "read_head",
     "run_probe",
+    "small_input",
 ]
 
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from edgeloop.commands.channel_offline import adopt, request
+from edgeloop.commands.channel_show import show
+from edgeloop.commands.files import write_file
 from edgeloop.commands.output import Context
 
 
@@ -20,15 +23,11 @@ def channel() -> None:
 def init(context: Context, root: Path | None) -> None:
     """Make keys and metadata if there are none; show where the root is. Safe to run again."""
     from edgeloop.bootstrap import App
-    from edgeloop.errors import BadInput
 
     settings = context.settings
     data = App(settings).channel.ensure()
     if root is not None:
-        try:
-            root.write_bytes(data)
-        except OSError as error:
-            raise BadInput(f"--root {root} cannot be written ({error}): name another file") from error
+        write_file(root, "--root", data)
     where = root or settings.keys_folder / "root.json"
     context.result(
         {"root": str(where), "keys": str(settings.keys_folder)},
@@ -39,10 +38,10 @@ def init(context: Context, root: Path | None) -> None:
 @channel.command("refresh")
 @click.pass_obj
 def refresh(context: Context) -> None:
-    """Sign anew what is past half of its lifetime. Rollout ticks do so too."""
+    """Sign anew what is past half of its lifetime and has its key here. Rollout ticks do so too, twice a week."""
     from edgeloop.bootstrap import App
 
-    signed = App(context.settings).channel.refresh()
+    signed = App(context.settings).channel.refresh(every=True)
     context.result({"signed": signed}, f"signed {', '.join(signed)}" if signed else "nothing is near its end")
 
 
@@ -67,3 +66,7 @@ def withdraw(context: Context, service: str, release: str) -> None:
 
     App(context.settings).channel.withdraw(service, release)
     context.result({"withdrawn": release}, f"{release} of {service} may not be loaded any more")
+
+
+for command in (show, request, adopt):
+    channel.add_command(command)

@@ -58,7 +58,8 @@ def demo(
         live.stage("stream")
         stream = find_stream(App(settings), service, home, rounds)
         live.stage("stack")
-        plan = replace(plan_stack(settings, [name], nodes, free_ports=True), home=home)
+        # Without the hook: here only the loop moves the alias, and it delivers by itself.
+        plan = replace(plan_stack(settings, [name], nodes, free_ports=True), home=home, hook=False)
         with running_stack(plan, lambda event: _note(live, event)) as stack:
             pages = stack.addresses if keep else {}
             result = run_demo(App(stack.settings()), service, stream, home, nodes, options, live, pages)

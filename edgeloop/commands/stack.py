@@ -63,12 +63,12 @@ def plan_stack(
 
     from edgeloop.bootstrap import App
     from edgeloop.clients.objects import ensure_bucket
-    from edgeloop.fleet.rings import load_fleet
+    from edgeloop.fleet.members import load_fleet
     from edgeloop.stack.plan import StackPlan
 
     if settings.store.startswith("s3:"):
         ensure_bucket(settings.store)
-    rings = load_fleet(settings.rooms / "deployments" / "fleets" / f"{fleet}.yaml")
+    rings = load_fleet(fleet, settings.fleet_folders)
 
     return StackPlan(
         home=settings.home,
@@ -81,6 +81,7 @@ def plan_stack(
         store_url=settings.store,
         root=App(settings).channel.ensure(),
         page=True,
+        hook=True,
         database=os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL", ""),
     )
 
@@ -119,9 +120,10 @@ def status(context: Context) -> None:
 @click.pass_obj
 def doctor(context: Context) -> None:
     """Check what edgeloop stands on; each failure says what to do. Exit code 1 if one failed."""
+    from edgeloop.commands.channel_check import check_channel
     from edgeloop.stack.doctor import diagnose
 
-    checks = diagnose(context.settings)
+    checks = [*diagnose(context.settings), *check_channel(context.settings)]
     failed = [c for c in checks if not c.ok and not c.warning]
     lines = [f"{_mark(c.ok, c.warning)} {c.name}: {c.detail}" + (f"\n       {c.fix}" if c.fix else "") for c in checks]
     context.result({"ok": not failed, "checks": [asdict(c) for c in checks]}, "\n".join(lines))

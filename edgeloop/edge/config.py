@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgeloop.clients.endpoints import Endpoint
 from edgeloop.edge.http.access import TlsFiles
 from edgeloop.errors import BadInput
+from edgeloop.samples.moves import DEFAULT
 from edgeloop.samples.service import Name, line_of
 
 _MIB = 1024 * 1024
@@ -36,7 +37,9 @@ class NodeSettings(BaseModel):
     node: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")]
     """Name of this node, unique in the fleet."""
     ring: int = Field(ge=0)
-    """The ring whose channel this node follows."""
+    """The ring whose channel this node follows, unless the channel says that it moved to another."""
+    fleet: Name = DEFAULT
+    """The fleet among whose moved nodes it is looked for."""
     services: list[Name] = Field(min_length=1)
     """Services served here."""
     state: Path
@@ -78,6 +81,8 @@ class NodeSettings(BaseModel):
     """Most resident memory of the node in MiB: a model that would exceed it is refused; null is no limit."""
     endpoints: dict[Name, Endpoint] = Field(default_factory=dict)
     """Services whose model runs in a V1 or V2 server beside the node, and where."""
+    profile: Name | None = None
+    """Hardware profile: of releases with variants, this one's is loaded; null loads models as they were trained."""
 
 
 def load_node_settings(path: Path, environ: Mapping[str, str] | None = None) -> NodeSettings:

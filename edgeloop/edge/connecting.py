@@ -21,8 +21,10 @@ from edgeloop.edge.daemon import in_daemon
 from edgeloop.edge.files import write_durably
 from edgeloop.edge.logs import kind_of
 from edgeloop.edge.mqtt.intake import Intake
+from edgeloop.edge.releases.place import Place
 from edgeloop.edge.reports import alive_message
 from edgeloop.errors import EdgeloopError
+from edgeloop.samples.topics import wanted_topic
 
 _log = logging.getLogger(__name__)
 
@@ -39,12 +41,20 @@ class Filters:
     def replace(self, wanted: Iterable[str]) -> set[str]:
         """Remember ``wanted`` before it is subscribed to; returns what to unsubscribe."""
         known = self._read()
-        if not known.issuperset(wanted):
-            try:
-                write_durably(self._path, json.dumps(sorted(known.union(wanted))).encode())
-            except OSError as error:  # with a full disk, answering goes on
-                _log.error("subscriptions.json was not written", extra={"error": str(error)})
+        self._write(known, set(wanted))
         return known.difference(wanted)
+
+    def add(self, topic: str) -> None:
+        """Remember ``topic`` before it is subscribed to."""
+        self._write(self._read(), {topic})
+
+    def _write(self, known: set[str], more: set[str]) -> None:
+        if known.issuperset(more):
+            return
+        try:
+            write_durably(self._path, json.dumps(sorted(known | more)).encode())
+        except OSError as error:  # with a full disk, answering goes on
+            _log.error("subscriptions.json was not written", extra={"error": str(error)})
 
     def _read(self) -> set[str]:
         try:
@@ -65,14 +75,21 @@ class Connection:
         settings: NodeSettings,
         intake: Intake,
         notices: Mapping[str, Callable[[], None]],
+        nudges: Mapping[str, Callable[[], None]],
         connected: Callable[[], None],
+        place: Place,
     ) -> None:
-        """``notices`` are called, in the network thread, on a message of their topic; ``connected`` on each connect."""
+        """What is called, all of it in the network thread: ``notices`` on a message of their topic, ``nudges`` by
+        service when the channel of the node's ring has changed, ``connected`` on each connect.
+        """
         self._settings = settings
         self._intake = intake
         self._notices = notices
+        self._nudges = nudges
         self._connected = connected
+        self._place = place
         self._filters = Filters(settings.state)
+        self._heard: set[str] = set()
         self._broker: Broker | None = None
 
     async def open(self) -> None:
@@ -86,18 +103,20 @@ class Connection:
                 await asyncio.sleep(pause * random.uniform(0.8, 1.2))
                 pause = min(pause * 2, 15.0)
         self._intake.attach(self._broker)
-        self._announce()
+        await in_daemon(self.moved)
 
     def _open_once(self) -> Broker:
         settings = self._settings
         services = ["+"] if settings.answers_unknown else settings.services
         handlers = dict(self._intake.handlers(services, settings.devices, settings.group))
-        handlers |= {topic: _noticed(notice) for topic, notice in self._notices.items()}
+        nudges = self._nudges_here()
+        handlers |= {topic: _noticed(notice) for topic, notice in {**self._notices, **nudges}.items()}
+        self._heard = set(nudges)
         stale = self._filters.replace(handlers)
         broker = brokers.connect(
             settings.broker,
             f"edgeloop-node-{settings.node}",
-            will=alive_message(settings.node, settings.ring, False),
+            will=alive_message(settings.node, self._place.ring, False),
             clean=False,
             receive_maximum=settings.inflight,
             busy=self._intake.busy,
@@ -111,8 +130,31 @@ class Connection:
     def _announce(self) -> None:
         """After each (re)connect: say that this node is there."""
         if self._broker is not None:
-            self.send(alive_message(self._settings.node, self._settings.ring, True))
+            self.send(alive_message(self._settings.node, self._place.ring, True))
             self._connected()
+
+    def _nudges_here(self) -> dict[str, Callable[[], None]]:
+        return {wanted_topic(name, self._place.ring): nudge for name, nudge in self._nudges.items()}
+
+    def moved(self) -> None:
+        """Say in which ring this node is, and hear that ring's nudges; those of another one do no harm.
+
+        The word that the broker keeps for a lost connection names the ring of the start.
+        """
+        if self._broker is None:
+            return
+        self._announce()
+        for topic, nudge in self._nudges_here().items():
+            if topic not in self._heard:
+                self._hear(self._broker, topic, nudge)
+
+    def _hear(self, broker: Broker, topic: str, notice: Callable[[], None]) -> None:
+        self._heard.add(topic)
+        self._filters.add(topic)
+        try:
+            broker.subscribe(topic, _noticed(notice))
+        except EdgeloopError as error:  # without it, the node looks as often as it polls
+            _log.warning("a notice is not heard", extra={"topic": topic, "error": str(error)})
 
     def send(self, message: Message) -> None:
         """Publish if there is a connection; who is not there gets the next one."""

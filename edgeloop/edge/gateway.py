@@ -26,8 +26,9 @@ from edgeloop.edge.logs import kind_of
 from edgeloop.edge.once import Once
 from edgeloop.edge.results import LONGEST_ERROR, OUTCOMES, Result
 from edgeloop.edge.runtime import Loaded, ModelFailed, NotLoaded, NoTurn, Runtime
-from edgeloop.edge.selection.selector import Selectors
-from edgeloop.edge.spool.spool import Spool, SpoolFailed, SpoolFull
+from edgeloop.edge.selection.selector import Chooser
+from edgeloop.edge.spool.captures import Captures
+from edgeloop.edge.spool.spool import SpoolFailed, SpoolFull
 from edgeloop.edge.stats import Stats
 from edgeloop.errors import BadInput, EdgeloopError
 from edgeloop.samples.payloads import UndecodablePayload
@@ -48,9 +49,9 @@ class Gateway:
         self,
         node: str,
         runtime: Runtime,
-        spool: Spool,
+        spool: Captures,
         stats: Stats,
-        selectors: Selectors,
+        selectors: Chooser,
         *,
         clock: NodeClock | None = None,
         grouped: bool = False,

@@ -7,11 +7,11 @@ from itertools import accumulate
 
 from edgeloop.edge.memory import resident_bytes
 from edgeloop.edge.runtime import Runtime
-from edgeloop.edge.spool.spool import Spool
+from edgeloop.edge.spool.captures import Captures
 from edgeloop.edge.stats import BUCKETS, IGNORED, ServiceStats, Stats
 
 
-def exposition(stats: Stats, spool: Spool, runtime: Runtime) -> str:
+def exposition(stats: Stats, spool: Captures, runtime: Runtime) -> str:
     """All metrics in the text format 0.0.4."""
     lines = [
         *_head("edgeloop_requests_total", "counter", "Inputs by how they ended."),
@@ -85,7 +85,7 @@ def _feedback(service: str, stats: ServiceStats) -> Iterator[str]:
     yield f'edgeloop_feedback_refused_total{{service="{service}"}} {stats.feedback_refused}'
 
 
-def _spool(stats: Stats, spool: Spool) -> Iterator[str]:
+def _spool(stats: Stats, spool: Captures) -> Iterator[str]:
     yield from _head("edgeloop_spool_bytes", "gauge", "Bytes that wait for the store.")
     yield f"edgeloop_spool_bytes {spool.size}"
     yield from _head("edgeloop_spool_samples", "gauge", "Records that wait for the store.")

@@ -10,9 +10,10 @@ import asyncio
 import json
 import logging
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+import threading
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -22,13 +23,12 @@ from edgeloop.clients import broker as brokers
 from edgeloop.clients.broker import Message
 from edgeloop.clients.objects import ObjectStore, open_store
 from edgeloop.edge.allocator import give_back_large_blocks
-from edgeloop.edge.clock import NodeClock
 from edgeloop.edge.config import NodeSettings, load_node_settings
 from edgeloop.edge.connecting import Connection
 from edgeloop.edge.daemon import in_daemon
 from edgeloop.edge.files import write_durably
 from edgeloop.edge.gateway import Gateway
-from edgeloop.edge.http import Site, bind, make_app, new_event_loop, server_config
+from edgeloop.edge.http import Site, bind, make_app, make_server, new_event_loop
 from edgeloop.edge.http.access import load_access
 from edgeloop.edge.logs import start_logging
 from edgeloop.edge.loops import Loops
@@ -39,6 +39,7 @@ from edgeloop.edge.releases.blobs import Blobs
 from edgeloop.edge.releases.channel import Channel, read_root
 from edgeloop.edge.releases.downloads import Downloads
 from edgeloop.edge.releases.loading import Loader
+from edgeloop.edge.releases.place import Place
 from edgeloop.edge.releases.state import StateFile, StateLock
 from edgeloop.edge.reports import Reporter, alive_message
 from edgeloop.edge.runtime import Runtime
@@ -46,7 +47,7 @@ from edgeloop.edge.selection.selector import Selectors
 from edgeloop.edge.spool.spool import Limits, Spool
 from edgeloop.edge.stats import Stats
 from edgeloop.errors import BadInput, EdgeloopError
-from edgeloop.samples.topics import FLUSH, wanted_topic
+from edgeloop.samples.topics import FLUSH
 
 if TYPE_CHECKING:
     import socket
@@ -72,31 +73,28 @@ class Node:
 
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
-        self._lock = StateLock(settings.state)
-        self._state = StateFile(settings.state)
+        name, folder = settings.node, settings.state
+        self._lock = StateLock(folder)
+        self._state = StateFile(folder)
         limits = Limits(
             settings.segment_samples, settings.segment_seconds, settings.segment_bytes, settings.spool_bytes
         )
-        self._spool = Spool(settings.state / "spool", limits)
+        self._spool = Spool(folder / "spool", limits)
         self._stats = Stats(settings.services)
         self.runtime = Runtime()
-        blobs = Blobs(settings.state, Downloads(settings.download_bytes_per_second))
+        blobs = Blobs(folder, Downloads(settings.download_bytes_per_second), settings.profile)
         root = read_root(settings.trust) if settings.trust else None
-        channel = Channel(self._open_store, root, settings.state / "channel", settings.ring)
-        loader = Loader(MemoryBudget(settings.memory_mb), settings.endpoints)
-        self._agent = Agent(
-            channel, self.runtime, blobs, self._state, self._stats, loader=loader, changed=self._report_soon
-        )
-        selectors = Selectors(settings.state / "selection", bytes.fromhex(self._state.state.salt))
-        clock = NodeClock()
+        self._place = Place(settings.ring, name, settings.fleet, self._state.state.moved_to, self._moved)
+        channel = Channel(self._open_store, root, folder / "channel", self._place)
+        loader = Loader(MemoryBudget(settings.memory_mb), settings.endpoints, settings.profile)
+        parts = (channel, self.runtime, blobs, self._state, self._stats)
+        self._agent = Agent(*parts, node=name, loader=loader, changed=self._report_soon)
+        selectors = Selectors(folder / "selection", bytes.fromhex(self._state.state.salt))
         grouped = settings.group is not None
-        self._gateway = Gateway(
-            settings.node, self.runtime, self._spool, self._stats, selectors, clock=clock, grouped=grouped
-        )
+        self._gateway = Gateway(name, self.runtime, self._spool, self._stats, selectors, grouped=grouped)
         self._intake = Intake(self._gateway, settings.inflight, self._stats.ignored)
-        self._reporter = Reporter(
-            settings.node, settings.ring, self._agent, self._stats, self._spool, selectors, clock, settings.state
-        )
+        told = (self._agent, self._stats, self._spool, selectors, self._gateway.clock, folder)
+        self._reporter = Reporter(name, self._place, *told, profile=settings.profile)
         self._pool = ThreadPoolExecutor(settings.inflight + 8, "node")
         self._store: ObjectStore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,9 +103,8 @@ class Node:
         self._booted = asyncio.Event()
         self._loops = Loops(settings, self._agent, self._reporter, self._spool, self._open_store, self._send)
         notices = {FLUSH: partial(self._from_thread, self._loops.flush_now)}
-        for name, nudge in self._loops.nudges.items():
-            notices[wanted_topic(name, settings.ring)] = partial(self._from_thread, nudge)
-        self._connection = Connection(settings, self._intake, notices, self._report_soon)
+        nudges = {name: partial(self._from_thread, nudge) for name, nudge in self._loops.nudges.items()}
+        self._connection = Connection(settings, self._intake, notices, nudges, self._report_soon, self._place)
 
     async def serve(self) -> None:
         """Run until asked to stop. Health is answered from the start on, while the models are still loaded."""
@@ -160,6 +157,15 @@ class Node:
     def _send(self, message: Message) -> None:
         self._connection.send(message)
 
+    def _moved(self, ring: int | None) -> None:
+        """The channel names another ring for this node."""
+        self._state.move(ring)
+        for nudge in self._loops.nudges.values():  # of two services, one may have looked just before
+            self._from_thread(nudge)
+        self._report_soon()
+        # Aside: a broker may let one wait, and this is called while the channel is read.
+        threading.Thread(target=self._connection.moved, name="moved", daemon=True).start()
+
     def _open_store(self) -> ObjectStore:
         if self._store is None:
             self._store = open_store(self.settings.store)
@@ -170,14 +176,6 @@ class Node:
     def _web_server(self) -> tuple[uvicorn.Server, socket.socket] | None:
         if self.settings.http is None:
             return None
-        import uvicorn
-
-        class Server(uvicorn.Server):
-            @contextmanager
-            def capture_signals(self) -> Iterator[None]:
-                """The signals are the node's."""
-                yield
-
         settings = self.settings
         access = load_access(settings.access) if settings.access else None
         site = Site(
@@ -193,10 +191,10 @@ class Node:
             booted=self._booted,
             memory_mb=settings.memory_mb,
         )
-        config = server_config(make_app(site), settings.tls)
+        server = make_server(make_app(site), settings.tls)
         listener = bind(settings.http or "", access is not None)
         self._tell_address(listener, "https" if settings.tls else "http")
-        return Server(config), listener
+        return server, listener
 
     async def _serve_http(self, server: uvicorn.Server, listener: socket.socket) -> None:
         await server.serve([listener])
@@ -244,7 +242,7 @@ class Node:
 
     def _last_words(self) -> list[Message]:
         reports = [self._reporter.message(name, online=False) for name in self.settings.services]
-        return [*reports, alive_message(self.settings.node, self.settings.ring, False)]
+        return [*reports, alive_message(self.settings.node, self._place.ring, False)]
 
 
 def run(settings: NodeSettings) -> None:

@@ -16,6 +16,7 @@ from edgeloop.clients.broker import Message
 from edgeloop.edge.clock import NodeClock
 from edgeloop.edge.memory import resident_bytes
 from edgeloop.edge.releases.agent import Agent
+from edgeloop.edge.releases.place import Place
 from edgeloop.edge.selection.selector import Selectors
 from edgeloop.edge.spool.spool import Spool
 from edgeloop.edge.stats import ServiceStats, Stats
@@ -35,22 +36,25 @@ class Reporter:
     def __init__(
         self,
         node: str,
-        ring: int,
+        place: Place,
         agent: Agent,
         stats: Stats,
         spool: Spool,
         selectors: Selectors,
         clock: NodeClock,
         folder: Path,
+        *,
+        profile: str | None = None,
     ) -> None:
         self._node = node
-        self._ring = ring
+        self._place = place
         self._agent = agent
         self._stats = stats
         self._spool = spool
         self._selectors = selectors
         self._clock = clock
         self._folder = folder
+        self._profile = profile
 
     def report(self, service: str, *, online: bool = True) -> Report:
         """The state of ``service`` on this node now."""
@@ -62,7 +66,7 @@ class Reporter:
             counted["audit"]["starved"] = starved
         return Report(
             node=self._node,
-            ring=self._ring,
+            ring=self._place.ring,
             service=service,
             at=now(),
             wanted=state.wanted,
@@ -76,7 +80,9 @@ class Reporter:
             disk_free_bytes=self._free(),
             memory_bytes=resident_bytes(),
             clock_jumps=self._clock.jumps,
-            refused=state.refused.release if state.refused else None,
+            refused=state.given_up.release if state.given_up else None,
+            staged=self._agent.staged(service),
+            profile=self._profile,
             last_error=error or self._spool.last_error,
             **counted,
         )
@@ -106,6 +112,8 @@ def _counted(stats: ServiceStats) -> dict[str, Any]:
         "not_captured": stats.not_captured,
         "passed": dict(stats.passed),
         "audit": dict(stats.audit),
+        "release_answered": stats.release_answered,
+        "release_failed": stats.release_failed,
         "latency_ms_p50": stats.quantile(0.5),
         "latency_ms_p99": stats.quantile(0.99),
         "confidence_histogram": list(stats.histogram),

@@ -37,6 +37,10 @@ class ServiceStats:
     histogram: list[int] = field(default_factory=lambda: [0] * 10)
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
+    release_answered: int = 0
+    """Since the serving release was loaded,"""
+    release_failed: int = 0
+    """as this, and the window of latencies, the histogram of confidences and the audit."""
     window: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
 
     @property
@@ -66,6 +70,7 @@ class Stats:
         with self.lock:
             stats = self.services[service]
             stats.outcomes["ok"] += 1
+            stats.release_answered += 1
             stats.window.append(seconds)
             stats.seconds += seconds
             stats.buckets[bisect.bisect_left(BUCKETS, seconds)] += 1
@@ -75,7 +80,9 @@ class Stats:
     def failed(self, service: str, outcome: str) -> None:
         """Count one error."""
         with self.lock:
-            self.services[service].outcomes[outcome] += 1
+            stats = self.services[service]
+            stats.outcomes[outcome] += 1
+            stats.release_failed += 1
 
     def captured(self, service: str, selected_by: str, *, taken: bool) -> None:
         """Count one chosen sample."""
@@ -109,9 +116,11 @@ class Stats:
                 self.services[service].feedback_refused += 1
 
     def new_release(self, service: str) -> None:
-        """Start the confidence histogram and the audit tally anew."""
+        """Start all that is said of the serving release anew."""
         with self.lock:
             stats = self.services[service]
+            stats.release_answered = stats.release_failed = 0
+            stats.window.clear()
             stats.histogram = [0] * 10
             stats.audit = Counter()
             stats.said.clear()

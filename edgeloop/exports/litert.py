@@ -6,6 +6,7 @@ Node and cloud alike take features from that file and from nothing else, so it i
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from edgeloop.exports.tensorflow import load_tensorflow
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Quantize = Literal["dynamic", "float32"]
+#: ``int8`` computes in whole numbers throughout, and needs examples; ``float16`` keeps weights at half their size.
+Form = Literal["dynamic", "float32", "float16", "int8"]
 
 
 class UnusableExport(EdgeloopError):
@@ -60,23 +63,53 @@ def _repeatable(told: Any, numbers: dict[int, int]) -> Any:
     return kept
 
 
-def export_litert(backbone: Any, path: Path, quantize: Quantize = "dynamic") -> None:
+def export_litert(backbone: Any, path: Path, quantize: Form = "dynamic", examples: Images | None = None) -> None:
     """Write a LiteRT file: input uint8 [1, s, s, 3], output float32 [1, d].
 
     "dynamic" keeps weights as int8 and computes them against float activations; no examples are needed for that.
+    "int8" takes the ranges of activations from ``examples``, uint8 [n, s, s, 3].
+
+    Raises:
+        UnusableExport: "int8" without examples.
     """
     tf, _ = load_tensorflow()
     shape = (1, *backbone.input_shape[1:])
+    if quantize == "int8" and (examples is None or not len(examples)):
+        raise UnusableExport(f"{path.name} cannot be int8 without example images: give some, or another precision")
+    model = _of_floats(backbone) if quantize == "int8" else backbone
 
     def features(image: Any) -> dict[str, Any]:
-        return {"features": backbone(image, training=False)}
+        return {"features": model(image, training=False)}
 
-    traced = tf.function(features, input_signature=[tf.TensorSpec(shape, tf.uint8, name="image")])
+    takes = tf.float32 if quantize == "int8" else tf.uint8
+    traced = tf.function(features, input_signature=[tf.TensorSpec(shape, takes, name="image")])
     # No trackable object: with one, variables stay outside the file and the interpreter reads NaN without a word.
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced.get_concrete_function()])
-    if quantize == "dynamic":
+    _quantize(tf, converter, quantize, examples)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Statistics for quantized inputs")  # pixels need none
+        write_whole(path, converter.convert())
+
+
+def _of_floats(backbone: Any) -> Any:
+    """The same model with a float32 input: a cast inside the file would keep its first layers in float."""
+    _, keras = load_tensorflow()
+    clone = keras.models.clone_model(
+        backbone, input_tensors=keras.Input(backbone.input_shape[1:], dtype="float32", name="image")
+    )
+    clone.set_weights(backbone.get_weights())
+    return clone
+
+
+def _quantize(tf: Any, converter: Any, quantize: Form, examples: Images | None) -> None:
+    if quantize != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    write_whole(path, converter.convert())
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantize == "int8" and examples is not None:
+        converter.representative_dataset = lambda: ([image[None].astype(np.float32)] for image in examples)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type, converter.inference_output_type = tf.uint8, tf.float32
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -7,7 +7,7 @@ is signed and written is in ``publisher`` and ``repository``, which take the TUF
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -26,6 +26,10 @@ _log = logging.getLogger(__name__)
 
 class NotApproved(EdgeloopError):
     """A ring shall run a release that was never approved."""
+
+
+class AwaitingSignature(EdgeloopError):
+    """The key ``releases`` is not here, so its signature was asked for: call again when it has been given."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class Rings(Protocol):
 
     def point_many(self, service: str, rings: Mapping[int, Pointing]) -> dict[int, tuple[Wanted, bool]]:
         """Let each ring run what its pointing says, in one commit; the records, and whether each is new."""
+
+    def move(self, fleet: str, asked: Callable[[], Mapping[str, int | None]]) -> bool:
+        """Let nodes be in other rings than before, None for that of their node.yaml; whether that is new."""
 
     def refresh(self) -> list[str]:
         """Sign anew what is about to run out."""

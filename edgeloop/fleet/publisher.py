@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
-from tuf.api.metadata import Root, TargetFile, Targets
+from tuf.api.metadata import Root
 
 from edgeloop.clients.objects import ObjectMissing, ObjectStore
-from edgeloop.fleet.channel import NotApproved, Pointing
-from edgeloop.fleet.delegations import begin, service_role
-from edgeloop.fleet.repository import Draft, ForeignMetadata, Repository
+from edgeloop.fleet import moving, offline, pending, pointings
+from edgeloop.fleet.approvals import Change, allows, apply, check_custom, is_done, manifest
+from edgeloop.fleet.channel import AwaitingSignature, NotApproved, Pointing
+from edgeloop.fleet.delegations import begin
+from edgeloop.fleet.draft import Draft
+from edgeloop.fleet.metadata import StaleRequest
+from edgeloop.fleet.offline import ForeignReply, Reply, Request
+from edgeloop.fleet.pending import Pending
+from edgeloop.fleet.repository import Repository
+from edgeloop.fleet.show import ChannelView, describe
 from edgeloop.fleet.signing import Keys
 from edgeloop.fleet.upkeep import refresh, rotate
-from edgeloop.samples.records import digest, hexdigest, now
-from edgeloop.samples.releases import (
-    MalformedRelease,
-    Wanted,
-    parse_release,
-    parse_wanted,
-    release_key,
-    wanted_object,
-    wanted_target,
-)
+from edgeloop.samples.records import now
+from edgeloop.samples.releases import Wanted, wish_at
 
-#: Releases of a service that stay approved: the newest, and those that a ring is to run.
-APPROVED = 64
+_log = logging.getLogger(__name__)
 
 
 class Publisher:
@@ -90,59 +89,119 @@ class Publisher:
 
     # --- releases
 
-    def approve(self, service: str, release: str) -> None:
-        """Let ``release`` run. Signed with the approver's key, ``releases``.
+    def approve(self, service: str, release: str, custom: Mapping[str, Any] | None = None) -> None:
+        """Let ``release`` run. Signed with the approver's key, ``releases``, here or where it is kept.
+
+        Args:
+            custom: said beside the approval, in the signed metadata: names, numbers, text; at most 512 bytes.
 
         Raises:
             MalformedRelease: there is no such manifest, or it is not of this service.
-            KeyUnavailable: this machine may not approve.
+            UnusableCustom: ``custom`` cannot be signed or is too long.
+            AwaitingSignature: the key is not here; a request lies in the store. Call again to adopt the answer.
         """
         if not self._is_made:
             self.ensure()
-        data = self._manifest(service, release)
-
-        def change(draft: Draft) -> bool:
-            if _allows(draft, service, release):
-                return False
-            self._allow(draft, service, release, data)
-            return True
-
-        self._repository.commit(change)
-
-    def _allow(self, draft: Draft, service: str, release: str, data: bytes) -> None:
-        targets = service_role(draft, "releases", service, self._keys)
-        path = release_key(service, release)
-        at = {"custom": {"at": self._clock().isoformat()}}
-        targets.targets[path] = TargetFile(len(data), {"sha256": hexdigest(release)}, path, at)
-        _prune(targets, _named(self._all_wanted(draft, service)))
+        check_custom(custom or {})
+        manifest(self._store, service, release)
+        self._decide(Change(service, "approve", release, custom or {}))
 
     def withdraw(self, service: str, release: str) -> None:
-        """Never let ``release`` be loaded again; nodes that run it go on until their ring is pointed elsewhere."""
+        """Never let ``release`` be loaded again; nodes that run it go on until their ring is pointed elsewhere.
 
-        def change(draft: Draft) -> bool:
-            if not _allows(draft, service, release):
-                return False
-            del draft.edit(f"releases-{service}").targets[release_key(service, release)]
-            return True
+        Raises:
+            AwaitingSignature: as :meth:`approve`.
+        """
+        self._decide(Change(service, "withdraw", release))
 
-        self._repository.commit(change)
+    def _decide(self, change: Change) -> None:
+        if not self._keys.has("releases"):
+            self._have_signed(change)
+        elif self._repository.commit(lambda draft: apply(draft, change, self._store, self._keys, self._clock())):
+            pending.settle(self._store, change.service, change.release)
 
-    def _manifest(self, service: str, release: str) -> bytes:
-        key = release_key(service, release)
+    # --- releases, signed elsewhere
+
+    def _have_signed(self, change: Change) -> None:
+        """Adopt the answer, or ask; raises AwaitingSignature."""
+        reply = pending.answered(self._store, change.service, change.release)
+        if reply is not None and reply.act == change.act:
+            try:
+                self.adopt(reply)
+            except (StaleRequest, ForeignReply) as error:
+                _log.error("%s", error)
+                pending.refuse(self._store, change.service, change.release)
+        draft = self._repository.read()
+        if draft is None or is_done(draft, change, self._clock()):
+            pending.settle(self._store, change.service, change.release)
+            return
+        pending.post(self._store, offline.request(self._repository, draft, change))
+        name = change.release or "renew"
+        raise AwaitingSignature(
+            f"to {change.text()} waits for a signature, there is no {self._keys.folder / 'releases.pem'}: run"
+            f"  edgeloop release sign {change.service} {name}  where that key is"
+        )
+
+    def request(self, change: Change) -> Request:
+        """What has to be signed for ``change``, to be carried to the key by hand.
+
+        Raises:
+            MalformedRelease: there is no such manifest.
+            NotApproved: there is no channel yet.
+        """
+        draft = self._repository.read()
+        if draft is None or draft.version == 0:
+            raise NotApproved(f"there is no channel in {self._store.url} yet: run  edgeloop channel init")
+        check_custom(change.custom)
+        return offline.request(self._repository, draft, change)
+
+    def adopt(self, reply: Reply) -> bool:
+        """Publish what was signed elsewhere: see :func:`offline.adopt`."""
+        done = offline.adopt(self._repository, reply)
+        pending.settle(self._store, reply.service, reply.release)
+        return done
+
+    def pending(self, service: str | None = None) -> list[Pending]:
+        """What waits for a signature of ``releases``."""
+        return list(pending.waiting(self._store, service))
+
+    def asked(self, service: str, release: str) -> Change | None:
+        """What waits for a signature of this release, with what is said beside it; None when nothing does."""
+        found = pending.posted(self._store, service, release)
+        return found.change if found else None
+
+    def forget(self, service: str, release: str) -> None:
+        """Ask no more for a signature of this release; one given meanwhile is not adopted."""
+        pending.settle(self._store, service, release)
+
+    def _tend(self) -> list[str]:
+        """Adopt what was signed elsewhere and ask for what runs out; the roles that are new."""
+        if self._keys.root() is None or self._keys.has("releases"):
+            return []
+        done = [one for one in self.pending() if one.signed and self._is_settled(one.change)]
+        return [one.change.role for one in done]
+
+    def _is_settled(self, change: Change) -> bool:
         try:
-            data = self._store.get(key)
-        except ObjectMissing as error:
-            raise MalformedRelease(f"there is no {key} to approve: release the version again") from error
-        if parse_release(data, release).service != service:
-            raise MalformedRelease(f"{key} is of another service: release the version again")
-        return data
+            self._have_signed(change)
+        except AwaitingSignature as error:
+            _log.warning("%s", error)
+            return False
+        return True
+
+    def _ask_to_renew(self) -> None:
+        """Of one service at a time: its answer renews the role above it too."""
+        draft = self._repository.read()
+        services = [r.removeprefix("releases-") for r in draft.roles if r.startswith("releases-")] if draft else []
+        for service in services:
+            self._is_settled(Change(service, "renew"))
 
     # --- rings
 
     def wanted(self, service: str, ring: int) -> Wanted | None:
         """What ``ring`` is to run, verified; None before the first time."""
         draft = self._repository.read()
-        return self._wanted(draft, service, ring) if draft else None
+        return pointings.wanted(draft, self._store, service, ring) if draft else None
 
     def point(self, service: str, ring: int, release: str) -> tuple[Wanted, bool]:
         """Let all of ``ring`` run ``release``: see :meth:`point_many`."""
@@ -161,12 +220,14 @@ class Publisher:
 
         def change(draft: Draft) -> bool:
             found.clear()
-            for name in sorted(_named(rings.values())):
-                if not _allows(draft, service, name):
+            for name in sorted(pointings.named(rings.values())):
+                if not allows(draft, service, name):
                     raise NotApproved(f"release {name} of {service} is not approved: release the version again")
             found.update({ring: self._pointed(draft, service, ring, to) for ring, to in rings.items()})
             fresh = [record for record, is_new in found.values() if is_new]
-            return self._want(draft, *fresh)
+            for record in fresh:
+                pointings.point(draft, self._keys, record)
+            return bool(fresh)
 
         self._repository.commit(change)
         if len(found) < len(rings):
@@ -174,68 +235,57 @@ class Publisher:
         return found
 
     def _pointed(self, draft: Draft, service: str, ring: int, to: Pointing) -> tuple[Wanted, bool]:
-        former = self._wanted(draft, service, ring)
+        former = pointings.wanted(draft, self._store, service, ring)
         if former and (former.release, former.next) == (to.release, to.next):
             return former, False
         sequence = former.sequence + 1 if former else 1
-        return Wanted(service=service, ring=ring, release=to.release, sequence=sequence, next=to.next), True
+        wish = _wish(former, to.release) or wish_at(sequence)
+        return Wanted(service=service, ring=ring, release=to.release, sequence=sequence, next=to.next, wish=wish), True
 
-    def _want(self, draft: Draft, *records: Wanted) -> bool:
-        """Sign these records; whether there were any."""
-        for record in records:
-            data = record.to_bytes()
-            path = wanted_target(record.service, record.ring)
-            hashes = {"sha256": hexdigest(digest(data))}
-            target = TargetFile(len(data), hashes, path)
-            service_role(draft, "rings", record.service, self._keys).targets[path] = target
-            draft.contents[wanted_object(record.service, record.ring, digest(data))] = data
-        return bool(records)
+    def moves(self, fleet: str) -> dict[str, int]:
+        """Ring by name of each node that is not in the ring of its node.yaml, verified."""
+        draft = self._repository.read()
+        return moving.moves(draft, self._store, fleet) if draft else {}
 
-    def _wanted(self, draft: Draft, service: str, ring: int) -> Wanted | None:
-        role = f"rings-{service}"
-        if role not in draft.roles:
-            return None
-        target = draft.targets(role).targets.get(wanted_target(service, ring))
-        return self._record(service, ring, target) if target else None
+    def move(self, fleet: str, asked: Callable[[], Mapping[str, int | None]]) -> bool:
+        """Let nodes be in other rings; False when nothing is written because they are.
 
-    def _record(self, service: str, ring: int, target: TargetFile) -> Wanted:
-        key = wanted_object(service, ring, target.hashes["sha256"])
-        data = self._store.get(key)
-        if digest(data) != "sha256:" + target.hashes["sha256"]:
-            raise ForeignMetadata(f"{key} is not what was signed: restore the store or point ring {ring} again")
-        return parse_wanted(data, key)
+        Args:
+            asked: what is asked for now: it is called again after another writer was faster, so that of two moves of
+                one node the later one stands. None is the ring of the node's own node.yaml.
 
-    def _all_wanted(self, draft: Draft, service: str) -> list[Wanted]:
-        role = f"rings-{service}"
-        targets = draft.targets(role).targets.values() if role in draft.roles else ()
-        rings = {t.path.removesuffix(".json").rpartition("-")[2]: t for t in targets}
-        return [self._record(service, int(ring), target) for ring, target in rings.items()]
+        Raises:
+            KeyUnavailable: the channel is from before nodes could move, and the key ``targets`` is not here.
+        """
+        if not self._is_made:
+            self.ensure()
+        return self._repository.commit(lambda draft: moving.move(draft, self._store, self._keys, fleet, asked()))
 
     # --- upkeep
 
-    def refresh(self) -> list[str]:
-        """Sign anew what is past half of its lifetime, and say what that was: see :func:`upkeep.refresh`."""
-        return refresh(self._repository)
+    def refresh(self, *, every: bool = False) -> list[str]:
+        """Sign anew what is past half of its lifetime, and say what that was: see :func:`upkeep.refresh`.
+
+        Without the key ``releases``, what was signed elsewhere is adopted, and what runs out is asked for.
+        """
+        signed = refresh(self._repository, every=every)
+        if (signed or every) and not self._keys.has("releases"):
+            self._ask_to_renew()
+        return signed + self._tend()
 
     def rotate(self, role: str) -> None:
         """Replace the key of ``role``: see :func:`upkeep.rotate`."""
         rotate(self._repository, role)
 
-
-def _named(rings: Iterable[Pointing | Wanted]) -> set[str]:
-    """All releases that they let run."""
-    return {name for to in rings for name in (to.release, to.next.release if to.next else to.release)}
-
-
-def _allows(draft: Draft, service: str, release: str) -> bool:
-    role = f"releases-{service}"
-    return role in draft.roles and release_key(service, release) in draft.targets(role).targets
+    def show(self) -> ChannelView | None:
+        """All that is signed, by which keys and until when; None before there is a channel. Writes nothing."""
+        return describe(self._repository)
 
 
-def _prune(targets: Targets, keep: set[str]) -> None:
-    """Forget the oldest approvals above :data:`APPROVED`; ``keep`` are releases that rings run."""
-    kept = {hexdigest(name) for name in keep}
-    by_age = sorted(targets.targets.values(), key=lambda t: json.dumps(t.custom))
-    for target in by_age[: max(0, len(by_age) - APPROVED)]:
-        if target.hashes["sha256"] not in kept:
-            del targets.targets[target.path]
+def _wish(former: Wanted | None, release: str) -> str | None:
+    """The wish that brought ``release`` into this ring already; None when it is a new one."""
+    if former is None:
+        return None
+    if former.next is not None and former.next.release == release:
+        return former.next.salt
+    return former.wish_for_release if former.release == release else None

@@ -10,11 +10,11 @@ from pydantic import BaseModel, ValidationError
 
 from edgeloop.clients.broker import Broker
 from edgeloop.samples.records import Report, now
-from edgeloop.samples.topics import NODES
+from edgeloop.samples.topics import MARKS, NODES, parse_node_topic
 
 _log = logging.getLogger(__name__)
-#: Seconds without another retained message after which all have come; a broker sends them in one go.
-QUIET = 0.15
+#: Seconds that reading all reports may take.
+TIMEOUT = 30.0
 #: A node whose report is older than this is taken for offline.
 STALE = timedelta(seconds=120)
 
@@ -38,7 +38,9 @@ def collect_reports(broker: Broker, service: str | None = None) -> list[Report]:
     """
     found: list[Report] = []
     gone: set[str] = set()
-    for message in broker.collect_retained(NODES, quiet=QUIET):
+    for message in broker.collect_retained(NODES, timeout=TIMEOUT, mark=MARKS):
+        if parse_node_topic(message.topic) is None:
+            continue
         try:
             value = json.loads(message.payload)
             if message.topic.endswith("/alive"):

@@ -12,100 +12,32 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any
 
-from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
+from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
 from edgeloop.clients.objects import ObjectMissing, ObjectStore
-from edgeloop.errors import EdgeloopError, Unavailable
+from edgeloop.fleet.draft import Draft
+from edgeloop.fleet.metadata import (
+    LIFETIMES,
+    ChannelBusy,
+    ForeignKey,
+    ForeignMetadata,
+    StaleRequest,
+    T,
+    parse,
+    verify,
+)
 from edgeloop.fleet.signing import Keys, role_key
 from edgeloop.samples.records import now
 from edgeloop.samples.releases import metadata_key
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 20
-#: How long a signature of each role holds. What is past half of it is signed anew by ``refresh``.
-LIFETIMES = {
-    "root": timedelta(days=365),
-    "targets": timedelta(days=365),
-    "releases": timedelta(days=90),
-    "rings": timedelta(days=90),
-    "snapshot": timedelta(days=90),
-    "timestamp": timedelta(days=7),
-}
-T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
-
-
-class ForeignMetadata(EdgeloopError):
-    """Metadata in the store is not what the keys of this channel signed."""
-
-
-class ForeignKey(EdgeloopError):
-    """A key here is not the one that the channel names for its role."""
-
-
-class ChannelBusy(Unavailable):
-    """Others wrote to the channel all the time."""
-
-
-def parse(kind: type[T], data: bytes, key: str) -> Metadata[T]:
-    """Read metadata of this kind; raises ForeignMetadata. Says nothing of its signatures."""
-    try:
-        found: Metadata[T] = Metadata.from_bytes(data)
-    except RepositoryError as error:
-        raise ForeignMetadata(f"{key} is no metadata ({error!s:.100}): delete it or restore the store") from error
-    if not isinstance(found.signed, kind):
-        raise ForeignMetadata(f"{key} is {found.signed.type}, not {kind.type}: delete it or restore the store")
-    return found
-
-
-def verify(delegator: Root | Targets, role: str, found: Metadata[T], key: str) -> T:
-    """What ``found`` says, if ``delegator`` lets its signers speak for ``role``; raises ForeignMetadata."""
-    try:
-        delegator.verify_delegate(role, found.signed_bytes, found.signatures)
-    except (UnsignedMetadataError, ValueError) as error:
-        raise ForeignMetadata(f"{key} is not signed for {role} ({error!s:.100}): restore the store") from error
-    return found.signed
-
-
-def is_due(role: str, expires: datetime, at: datetime) -> bool:
-    """Whether half of the lifetime of ``role`` is over."""
-    return expires - at < LIFETIMES[role_key(role)] / 2
-
-
-class Draft:
-    """One consistent state of the channel, and the changes that shall be made to it."""
-
-    def __init__(self, repository: Repository, root: Root, version: int, roles: dict[str, int]) -> None:
-        self.root = root
-        self.version = version
-        self.roles = roles
-        """Version of each targets role, without ``targets``' own children being loaded."""
-        self.contents: dict[str, bytes] = {}
-        self.edited: dict[str, Targets] = {}
-        self._repository = repository
-        self._loaded: dict[str, Targets] = {}
-
-    def delegator(self, role: str) -> Root | Targets:
-        """Who names the keys of ``role``."""
-        if role == "targets":
-            return self.root
-        return self.targets("targets" if role in {"releases", "rings"} else role_key(role))
-
-    def targets(self, role: str) -> Targets:
-        """The verified content of ``role``; raises ForeignMetadata, or KeyError when there is no such role."""
-        if role not in self._loaded:
-            self._loaded[role] = self._repository.targets(self.delegator(role), role, self.roles[role])
-        return self._loaded[role]
-
-    def edit(self, role: str) -> Targets:
-        """The content of ``role`` to be changed, or only signed anew; empty when the role is new."""
-        if role not in self.edited:
-            self.edited[role] = self.targets(role) if role in self.roles else Targets()
-            self._loaded[role] = self.edited[role]
-        return self.edited[role]
+#: How often a key may not fit before it is the wrong one: another may be rotating it at this moment.
+_FOREIGN = 3
 
 
 class Repository:
@@ -167,8 +99,8 @@ class Repository:
         Raises:
             ChannelBusy: there is such a version already.
         """
-        root.expires = self._expiry("root")
-        data = self._signed(root, "root", root)
+        root.expires = self.expiry("root")
+        data = self.signed(root, "root", root)
         name = f"{root.version}.root.json"
         if not self.store.create(metadata_key(name), data) and self._get(name) != data:
             raise ChannelBusy(f"{metadata_key(name)} was written by another: try again")
@@ -176,21 +108,34 @@ class Repository:
 
     # --- reading
 
-    def read(self) -> Draft | None:
-        """The newest state, verified; None before the channel was made. Finishes what another writer began."""
+    def read(self, *, finish: bool = True) -> Draft | None:
+        """The newest state, verified; None before the channel was made.
+
+        Args:
+            finish: give a snapshot that another writer left without a timestamp the one that it lacks.
+        """
         root = self.root()
         if root is None:
             return None
         stamp = self.timestamp(root)
-        stamped = newest = stamp.version if stamp else 0
+        stamped = newest = self._stamped(stamp) if stamp else 0
         while self.store.size(metadata_key(f"{newest + 1}.snapshot.json")) is not None:
             newest += 1
         if newest == 0:
-            return Draft(self, root, 0, {})
-        snapshot = self._snapshot(root, newest)
-        if newest != stamped:
+            return Draft(self.targets, root, 0, {})
+        snapshot = self.snapshot(root, newest)
+        if finish and newest != stamped:
             self._stamp(root, newest)
-        return Draft(self, root, newest, {name.removesuffix(".json"): m.version for name, m in snapshot.meta.items()})
+        return Draft(
+            self.targets, root, newest, {name.removesuffix(".json"): m.version for name, m in snapshot.meta.items()}
+        )
+
+    def _stamped(self, stamp: Timestamp) -> int:
+        """The snapshot that the timestamp names; 0 when there is none, as a thief of its key may write."""
+        if self.store.size(metadata_key(f"{stamp.version}.snapshot.json")) is not None:
+            return stamp.version
+        _log.error("the timestamp names snapshot %d, which is missing: rotate the key of timestamp", stamp.version)
+        return 0
 
     def timestamp(self, root: Root) -> Timestamp | None:
         """The timestamp; None when there is none that can be believed: the newest snapshot makes another."""
@@ -210,7 +155,8 @@ class Repository:
         found = verify(delegator, role, parse(Targets, self.store.get(key), key), key)
         return self._of_version(found, version, key)
 
-    def _snapshot(self, root: Root, version: int) -> Snapshot:
+    def snapshot(self, root: Root, version: int) -> Snapshot:
+        """One snapshot, verified."""
         key = metadata_key(f"{version}.snapshot.json")
         found = verify(root, "snapshot", parse(Snapshot, self.store.get(key), key), key)
         return self._of_version(found, version, key)
@@ -238,54 +184,80 @@ class Repository:
             Whether something was written.
 
         Raises:
-            KeyUnavailable, ForeignKey, ForeignMetadata: nothing has changed.
+            KeyUnavailable, ForeignKey, ForeignMetadata, StaleRequest: nothing has changed.
             StoreUnavailable: nothing has changed, or all of it; call again.
             ChannelBusy: every attempt was overtaken.
         """
+        unfit = 0
         for _ in range(_ATTEMPTS):
-            draft = self.read()
-            if draft is None or not change(draft):
-                return False
-            if self._write(draft):
-                self._stamp(draft.root, draft.version + 1)
-                return True
+            try:
+                draft = self.read()
+                if draft is None or not change(draft):
+                    return False
+                if self._write(draft):
+                    self._stamp_again(draft)
+                    return True
+            except ForeignKey:
+                unfit += 1
+                if unfit == _FOREIGN:
+                    raise
             time.sleep(random.uniform(0, 0.05))
         raise ChannelBusy(f"the channel in {self.store.url} was changed by others {_ATTEMPTS} times: try again")
+
+    def _stamp_again(self, draft: Draft) -> None:
+        """The timestamp of what was written just now, with the key that the newest root names for it."""
+        try:
+            self._stamp(draft.root, draft.version + 1)
+        except ForeignKey:
+            self._stamp(self.root() or draft.root, draft.version + 1)
 
     def _write(self, draft: Draft) -> bool:
         for key, data in draft.contents.items():
             self.store.create(key, data)
-        roles = draft.roles | {role: self._write_role(draft, role) for role in draft.edited}
+        roles = draft.roles | {role: self._place(role, *signed) for role, signed in draft.signed.items()}
+        roles |= {role: self._write_role(draft, role) for role in draft.edited}
         meta = {f"{role}.json": MetaFile(version) for role, version in roles.items()}
         number = draft.version + 1
-        snapshot = Snapshot(number, None, self._expiry("snapshot"), meta)
-        data = self._signed(snapshot, "snapshot", draft.root)
+        snapshot = Snapshot(number, None, self.expiry("snapshot"), meta)
+        data = self.signed(snapshot, "snapshot", draft.root)
         name = f"{number}.snapshot.json"
         # After a broken connection the one that is there may be this very one.
         return self.store.create(metadata_key(name), data) or self._get(name) == data
+
+    def _place(self, role: str, version: int, data: bytes) -> int:
+        name = f"{version}.{role}.json"
+        if not self.store.create(metadata_key(name), data) and self._get(name) != data:
+            raise StaleRequest(f"{metadata_key(name)} was written meanwhile: ask for a new signature")
+        return version
 
     def _write_role(self, draft: Draft, role: str) -> int:
         """Write ``role`` under the next free version: one left by a writer that was cut off is never replaced."""
         targets = draft.edited[role]
         targets.version = draft.roles.get(role, 0)
-        targets.expires = self._expiry(role)
+        targets.expires = self.expiry(role)
         while True:
             targets.version += 1
-            data = self._signed(targets, role, draft.delegator(role))
+            data = self.signed(targets, role, draft.delegator(role))
             if self.store.create(metadata_key(f"{targets.version}.{role}.json"), data):
                 return targets.version
 
     def _stamp(self, root: Root, version: int) -> None:
         """Name snapshot ``version``, or a newer one that has come meanwhile, as the present one."""
         while True:
-            stamp = Timestamp(version, None, self._expiry("timestamp"), MetaFile(version))
-            self.store.put(metadata_key("timestamp.json"), self._signed(stamp, "timestamp", root))
+            stamp = Timestamp(version, None, self.expiry("timestamp"), MetaFile(version))
+            self.store.put(metadata_key("timestamp.json"), self.signed(stamp, "timestamp", root))
             if self.store.size(metadata_key(f"{version + 1}.snapshot.json")) is None:
                 return
             version += 1
-            self._snapshot(root, version)
+            self.snapshot(root, version)
 
-    def _signed(self, signed: Root | Timestamp | Snapshot | Targets, role: str, delegator: Root | Targets) -> bytes:
+    def signed(self, signed: Root | Timestamp | Snapshot | Targets, role: str, delegator: Root | Targets) -> bytes:
+        """``signed`` with the signatures of all keys of ``role`` that are here.
+
+        Raises:
+            KeyUnavailable: there is none.
+            ForeignKey: they are not those that ``delegator`` names.
+        """
         made: Metadata[Any] = Metadata(signed)
         for signer in self.keys.signers(role):
             made.sign(signer, append=True)
@@ -298,5 +270,6 @@ class Repository:
             ) from error
         return made.to_bytes()
 
-    def _expiry(self, role: str) -> datetime:
+    def expiry(self, role: str) -> datetime:
+        """Until when what is signed for ``role`` now holds."""
         return (self.clock() + LIFETIMES[role_key(role)]).replace(microsecond=0)

@@ -73,7 +73,7 @@ class Keys:
         """
         name = role_key(role)
         paths = [self.folder / f"{name}.pem", self.folder / f"{name}.next.pem"]
-        found = [_read(path) for path in paths if path.is_file()]
+        found = [key for path in paths if (key := _read(path)) is not None]
         if not found:
             raise KeyUnavailable(f"no key {paths[0]} to sign {role} with: copy it there or set EDGELOOP_KEYS")
         return found
@@ -94,14 +94,23 @@ class Keys:
 
     def root(self) -> bytes | None:
         """The trusted root; None before the channel was made."""
-        path = self.folder / "root.json"
-        return path.read_bytes() if path.is_file() else None
+        return self.kept("root.json")
 
     def pin(self, data: bytes) -> None:
         """Trust the root ``data`` from now on; a folder that cannot be written keeps the older one."""
-        if self.root() != data:
+        self.keep("root.json", data)
+
+    def kept(self, name: str) -> bytes | None:
+        """What :meth:`keep` wrote last."""
+        path = self.folder / name
+        return path.read_bytes() if path.is_file() else None
+
+    def keep(self, name: str, data: bytes) -> bool:
+        """Write ``data`` beside the keys; False when nothing can be written there."""
+        if self.kept(name) != data:
             with suppress(OSError):
-                self._put("root.json", data, os.replace)
+                self._put(name, data, os.replace)
+        return self.kept(name) == data
 
     def _make(self, name: str) -> None:
         from securesystemslib.signer import CryptoSigner
@@ -124,13 +133,16 @@ class Keys:
         sync_folder(self.folder)
 
 
-def _read(path: Path) -> CryptoSigner:
+def _read(path: Path) -> CryptoSigner | None:
+    """The key in this file; None when there is no such file, as when a rotation ends at this moment."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
     from securesystemslib.signer import CryptoSigner
 
     try:
         key = load_pem_private_key(path.read_bytes(), None)
+    except FileNotFoundError:
+        return None
     except (ValueError, TypeError) as error:
         raise UnusableKey(f"{path} is no private key in PEM without a password ({error!s:.100}): replace it") from error
     if not isinstance(key, Ed25519PrivateKey):

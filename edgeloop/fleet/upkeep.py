@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 
+from edgeloop.clients.objects import ObjectStore
 from edgeloop.fleet.delegations import PATHS, redelegate
-from edgeloop.fleet.repository import Draft, Repository, is_due
+from edgeloop.fleet.draft import Draft
+from edgeloop.fleet.metadata import is_due
+from edgeloop.fleet.repository import Repository
+from edgeloop.samples.releases import metadata_key
 
 _log = logging.getLogger(__name__)
 
 
-def refresh(repository: Repository) -> list[str]:
+def refresh(repository: Repository, *, every: bool = False) -> list[str]:
     """Sign anew what is past half of its lifetime, and say what that was. Far from it, nothing is written.
 
     A role whose key is not here is left, with a warning: a person has to bring the key.
+
+    Args:
+        every: look at every role now, as when a key was brought; else only when the timestamp is due, twice a week.
 
     Raises:
         KeyUnavailable: the online keys are not here.
@@ -22,7 +29,8 @@ def refresh(repository: Repository) -> list[str]:
     at = repository.clock()
     root = repository.root()
     stamp = repository.timestamp(root) if root else None
-    if root is None or (stamp and not is_due("timestamp", stamp.expires, at)):
+    late = stamp is None or is_due("timestamp", stamp.expires, at)
+    if root is None or not (late or every):
         return []
     done: list[str] = []
 
@@ -31,8 +39,8 @@ def refresh(repository: Repository) -> list[str]:
         signed = [role for role in due if _can_sign(repository, role)]
         for role in signed:
             draft.edit(role)
-        done[:] = ["snapshot", "timestamp", *signed]
-        return True
+        done[:] = ["snapshot", "timestamp", *signed] if signed or late else []
+        return bool(done)
 
     repository.commit(change)
     if is_due("root", root.expires, at) and _can_sign(repository, "root"):
@@ -67,6 +75,8 @@ def rotate(repository: Repository, role: str) -> None:
 
         repository.commit(change)
     else:
+        if role == "snapshot":
+            repository.commit(lambda draft: _mend(repository.store, draft))
         _rotate_top(repository, role)
     keys.end_rotation(role)
     repository.commit(lambda _: True)  # without the old signature, and for nodes to look at the root now
@@ -82,3 +92,14 @@ def _rotate_top(repository: Repository, role: str) -> None:
     root.add_key(key, role)
     root.version += 1
     repository.write_root(root)
+
+
+def _mend(store: ObjectStore, draft: Draft) -> bool:
+    """Name the newest version that there is of every role, where a thief of the key named one that there is not."""
+    lost = [role for role, n in draft.roles.items() if store.size(metadata_key(f"{n}.{role}.json")) is None]
+    names = [info.key.rpartition("/")[2] for info in store.list("channel")] if lost else []
+    for role in lost:
+        versions = [name.partition(".")[0] for name in names if name.partition(".")[2] == f"{role}.json"]
+        draft.roles[role] = max(int(version) for version in versions if version.isdecimal())
+        _log.error("the snapshot named a version of %s that is missing: taken is %d", role, draft.roles[role])
+    return bool(lost)

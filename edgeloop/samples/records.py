@@ -101,6 +101,7 @@ class Report(Record):
     spool_samples: int = 0
     spool_bytes: int = 0
     latency_ms_p50: float | None = None
+    """Of the last 2048 answers since the serving release was loaded."""
     latency_ms_p99: float | None = None
     confidence_histogram: list[int] = Field(default_factory=list)
     """Counts in ten equal bins of [0, 1] since the serving release was loaded."""
@@ -123,6 +124,14 @@ class Report(Record):
     """How often the node's wall clock jumped since it started."""
     refused: str | None = None
     """Digest of a wanted release that this node tried and gave up, if any."""
+    staged: str | None = None
+    """Digest of the release that is fetched, verified and waiting for this node's batch."""
+    release_answered: int = 0
+    """Inputs answered since the serving release was loaded,"""
+    release_failed: int = 0
+    """and inputs that got an error since then."""
+    profile: str | None = None
+    """Hardware profile of the node, which decides the variant of a release that it loads."""
     last_error: str | None = None
 
 

@@ -127,14 +127,27 @@ class Wanted(Record):
     release: Digest
     """Digest of the release's manifest."""
     sequence: int = Field(ge=0)
-    """Grows with each change, so that a release that is wanted again is a new wish: it is tried again where it was
-    refused. It guards against no old record; the signatures of the channel do."""
+    """Grows with each change. It guards against no old record; the signatures of the channel do."""
     next: Next | None = None
     """On its way in: staged by all nodes of the ring, run by those of its batches."""
+    wish: str | None = None
+    """Names the wish for ``release``: the salt of the rollout that brought it, or the sequence number at which it was
+    named. A release that a node refused is tried again there when it is wanted by another wish."""
+
+    @property
+    def wish_for_release(self) -> str:
+        """``wish``; in a record from before there was one, each sequence number is a new wish."""
+        return wish_at(self.sequence) if self.wish is None else self.wish
 
     def to_bytes(self) -> bytes:
-        """Canonical bytes, as they are signed; a record without ``next`` is as it was before there was one."""
-        return canonical(self.model_dump(mode="json", exclude=None if self.next else {"next"}))
+        """Canonical bytes, as they are signed; without ``next`` and ``wish`` as before there were any."""
+        left_out = {name for name in ("next", "wish") if getattr(self, name) is None}
+        return canonical(self.model_dump(mode="json", exclude=left_out))
+
+
+def wish_at(sequence: int) -> str:
+    """Name of a wish that began with this sequence number, and not as a rollout; no rollout's salt looks like it."""
+    return f"at {sequence}"
 
 
 def blob_key(name: str) -> str:

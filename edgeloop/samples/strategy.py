@@ -69,8 +69,8 @@ class Strategy(_Strict):
 
     batches: list[Batch] = Field(default_factory=lambda: [1.0], min_length=1)
     """In turn within a ring; what is left over is a last one."""
-    soak_seconds: float = Field(default=0.0, ge=0)
-    """Least time between a ring's last switch and its verdict."""
+    soak_seconds: float = Field(default=300.0, ge=0)
+    """Least time between a ring's last switch and its verdict: what is wrong only on live traffic shows in it."""
     patience_seconds: float = Field(default=600.0, gt=0)
     """How long a ring may stay inconclusive before the rollout holds for a person."""
     absence_seconds: float = Field(default=20.0, ge=0)

@@ -17,6 +17,7 @@ def mosquitto_config(port: int, folder: Path) -> str:
     return (
         f"# Written by edgeloop up at every start.\n{user}listener {port} {HOST}\nallow_anonymous true\n"
         f"persistence true\npersistence_location {folder}/\nautosave_interval 60\n"
+        "max_queued_messages 0\nmax_queued_bytes 268435456\n"
         "set_tcp_nodelay true\npersistent_client_expiration 7d\nmessage_size_limit 16777216\nlog_dest stderr\n"
         "log_type error\nlog_type warning\nlog_type notice\n"
     )

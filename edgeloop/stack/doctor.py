@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from uuid import uuid4
 
 from edgeloop.errors import EdgeloopError
+from edgeloop.samples.topics import MARKS, NODES, parse_node_topic
 from edgeloop.settings import HOME_VERSION, Settings, check_home
 from edgeloop.stack.health import bare_address, broker_answers, http_answers
 from edgeloop.stack.parts import find_mosquitto
@@ -82,6 +85,7 @@ def diagnose(settings: Settings, version: Version = installed_version) -> list[C
         check_ports(settings.home, running),
         check_store(settings),
         check_broker(settings, running, version),
+        *check_reports(settings, running),
         check_server(
             "registry",
             settings.mlflow,
@@ -221,6 +225,22 @@ def check_broker(settings: Settings, running: bool, version: Version) -> Check:
         "neither mosquitto nor amqtt is installed",
         f"{install} or  pip install 'edgeloop[cloud]'",
     )
+
+
+def check_reports(settings: Settings, running: bool) -> list[Check]:
+    """The broker tells all that its nodes said; nothing where no broker answers, which is found elsewhere."""
+    if not running and settings.broker == Settings.model_fields["broker"].default:
+        return []
+    try:
+        from edgeloop.clients.broker import connect
+
+        with closing(connect(settings.broker, f"edgeloop-doctor-{uuid4().hex[:12]}", receive_maximum=2048)) as broker:
+            found = broker.gather(NODES, MARKS)
+    except (EdgeloopError, ImportError):
+        return []
+    kept = sum(parse_node_topic(message.topic) is not None for message in found.messages)
+    fix = "" if found.complete else f"set max_queued_messages 0, and let this user publish on {MARKS}/+"
+    return [Check("reports", found.complete, found.why or f"{kept} words of nodes, read to the end", fix)]
 
 
 def check_server(name: str, address: str, path: str, default: str, running: bool) -> Check:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,9 +18,13 @@ import yaml
 from edgeloop.errors import BadInput, MissingExtra
 from edgeloop.stack.configs import amqtt_config, mosquitto_config, node_config, write_text
 from edgeloop.stack.environment import child_environment, join_paths
-from edgeloop.stack.health import Health, broker_answers, http_answers, worker_online
+from edgeloop.stack.health import broker_answers, http_answers, worker_online
+from edgeloop.stack.part import Part
+from edgeloop.stack.parts_hook import hook_part, webhook_settings
 from edgeloop.stack.plan import StackPlan, build_addresses
 from edgeloop.stack.ports import HOST
+
+__all__ = ["POOL", "WORKER", "NoRooms", "NoServices", "Part", "build_parts", "find_mosquitto", "mlflow_part"]
 
 POOL = "edgeloop"
 WORKER = "runner"
@@ -34,32 +36,6 @@ class NoRooms(BadInput):
 
 class NoServices(BadInput):
     """Nodes are wanted and no service that they could serve."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One supervised process."""
-
-    name: str
-    command: tuple[str, ...]
-    env: Mapping[str, str]
-    """The whole environment of the process."""
-    cwd: Path
-    health: Health
-    """None when it works, else what is missing; not asked of a part that runs ``once``."""
-    needs: tuple[str, ...] = ()
-    """Parts that must be healthy before this one starts, and are stopped after it."""
-    address: str = ""
-    """Where a person or a program finds it; empty when it listens nowhere."""
-    once: bool = False
-    """It runs to its end; ending with 0 is its health."""
-    restart: bool = True
-    """Start it again when it dies."""
-    stop_signal: int = signal.SIGTERM
-    grace: float = 10.0
-    """Seconds between the stop signal and SIGKILL."""
-    deadline: float = 120.0
-    """Seconds it may take to become healthy."""
 
 
 def build_parts(
@@ -98,7 +74,8 @@ def build_parts(
     numbers = range(1, plan.nodes + 1)
     nodes = [node_part(plan, number, addresses, env, shared=mosquitto is not None) for number in numbers]
     page = [page_part(plan, ports["page"], addresses, env)] if plan.page else []
-    return [*servers, *runner, *nodes, *page]
+    hook = [hook_part(plan, ports["hook"], addresses, env)] if plan.hook else []
+    return [*servers, *runner, *nodes, *page, *hook]
 
 
 #: Scheduled runs are made two minutes ahead, not an hour of 30 s ticks; leases outlive a restart of the server.
@@ -141,11 +118,12 @@ def mlflow_part(plan: StackPlan, port: int, addresses: Mapping[str, str], env: M
     """The model registry and experiment tracking, its database and artifacts in the home."""
     version = _installed("mlflow")
     folder = _folder(plan.home / "mlflow")
+    hook = webhook_settings(folder) if plan.hook else {}
     command, extra = _mlflow_command(version, port, f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts"))
     return Part(
         name="mlflow",
         command=command,
-        env={**env, **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        env={**env, **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **hook},
         cwd=folder,
         health=lambda: http_answers(f"{addresses['mlflow']}/health"),
         address=addresses["mlflow"],

@@ -19,7 +19,7 @@ class StackPlan:
     services: list[str]
     nodes: int = 2
     ports: Mapping[str, int] = field(default_factory=dict)
-    """Ports asked for by part (``prefect``, ``mlflow``, ``broker``, ``page``, ``edge-1``...)."""
+    """Ports asked for by part (``prefect``, ``mlflow``, ``broker``, ``page``, ``hook``, ``edge-1``...)."""
     free_ports: bool = False
     """Take free ports where none was asked for or used before."""
     rings: Mapping[int, int] = field(default_factory=dict)
@@ -34,6 +34,8 @@ class StackPlan:
     """Root of the signed channel for the nodes to trust (``Publisher.ensure``); without it they follow no channel."""
     page: bool = False
     """Serve the fleet page as well."""
+    hook: bool = False
+    """Hear MLflow's webhooks, so that an alias that was set by hand is seen at once."""
 
     @property
     def node_names(self) -> list[str]:
@@ -43,7 +45,8 @@ class StackPlan:
     @property
     def listening(self) -> list[str]:
         """Parts that need a port."""
-        return ["prefect", "mlflow", "broker", *(["page"] if self.page else []), *self.node_names]
+        extra = [name for name, wanted in (("page", self.page), ("hook", self.hook)) if wanted]
+        return ["prefect", "mlflow", "broker", *extra, *self.node_names]
 
     @property
     def store(self) -> str:
@@ -56,7 +59,7 @@ class StackPlan:
 
 
 def build_addresses(plan: StackPlan, ports: Mapping[str, int]) -> dict[str, str]:
-    """Addresses: ``prefect`` (API), ``prefect_ui``, ``mlflow``, ``broker``, ``store``, ``page`` and every node."""
+    """Addresses by name: ``prefect`` is the API, ``prefect_ui`` its page, ``store`` the object store; else the part."""
     prefect = f"http://{HOST}:{ports['prefect']}"
     nodes = {name: f"http://{HOST}:{ports[name]}" for name in plan.node_names}
     return {
@@ -66,5 +69,6 @@ def build_addresses(plan: StackPlan, ports: Mapping[str, int]) -> dict[str, str]
         "broker": f"mqtt://{HOST}:{ports['broker']}",
         "store": plan.store,
         **({"page": f"http://{HOST}:{ports['page']}"} if plan.page else {}),
+        **({"hook": f"http://{HOST}:{ports['hook']}"} if plan.hook else {}),
         **nodes,
     }

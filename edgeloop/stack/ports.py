@@ -18,7 +18,7 @@ from edgeloop.errors import BadInput
 from edgeloop.stack.record import write_json
 
 HOST = "127.0.0.1"
-DEFAULTS: Mapping[str, int] = {"prefect": 4200, "mlflow": 5000, "broker": 1883, "page": 8080}
+DEFAULTS: Mapping[str, int] = {"prefect": 4200, "mlflow": 5000, "broker": 1883, "page": 8080, "hook": 5050}
 FIRST_NODE = 8081
 # Free ports are looked for from here up; the ports below are many programs' usual ones.
 _LOWEST, _TRIES = 20000, 50

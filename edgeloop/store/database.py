@@ -33,6 +33,7 @@ class Database:
             raise BadDatabaseUrl(
                 f"EDGELOOP_DATABASE {url!r} cannot be used ({error}): give a SQLAlchemy URL"
             ) from error
+        self._made: set[sa.MetaData] = set()
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _wait_for_writers)
 
@@ -42,10 +43,16 @@ class Database:
         return self._engine.dialect.name
 
     def create(self, meta: sa.MetaData) -> None:
-        """Make the tables of ``meta`` that are missing; another process that makes them at the same time wins."""
+        """Make the tables of ``meta`` that are missing; another process that makes them at the same time wins.
+
+        Looked at once: stores are made anew as often as one likes.
+        """
+        if meta in self._made:
+            return
         for attempt in range(_CREATE_ATTEMPTS):
             try:
                 meta.create_all(self._engine)
+                self._made.add(meta)
                 return
             except DBAPIError as error:
                 if attempt + 1 == _CREATE_ATTEMPTS:

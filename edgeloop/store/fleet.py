@@ -110,48 +110,16 @@ class FleetStore:
         row = self.database.one(sa.select(releases).where(releases.c.service == service, releases.c.digest == digest))
         return None if row is None else str(row["version"])
 
-    def start_rollout(self, service: str, digest: str, former: str | None, reason: str, who: str = "") -> int:
-        """Begin a rollout, supersede an open one of the same service, and write who promoted it; all or nothing."""
-        at = now()
-        with self.database.writing() as connection:
-            connection.execute(
-                sa.update(rollouts)
-                .where(rollouts.c.service == service, rollouts.c.state == "moving")
-                .values(state="superseded", at=at)
-            )
-            row = {"service": service, "digest": digest, "former": former, "reason": reason, "at": at}
-            made = connection.execute(sa.insert(rollouts).values(**row, state="moving", wave=0, wave_since=at))
-            number = int(made.inserted_primary_key[0]) if made.inserted_primary_key else 0
-            event = {"service": service, "event": "promotion", "key": f"rollout-{number}", "verdict": "pass"}
-            versions = {
-                "version": _version(connection, service, digest),
-                "former": _version(connection, service, former),
-            }
-            connection.execute(
-                sa.insert(ledger).values(**event, **versions, reason=reason, who=who or "unknown", at=at)
-            )
-        return number
-
-    def update_rollout(self, number: int, **values: Any) -> None:
-        """Change a rollout's state, wave or reason."""
-        with self.database.writing() as connection:
-            connection.execute(sa.update(rollouts).where(rollouts.c.id == number).values(at=now(), **values))
+    def newest_version(self, service: str) -> str | None:
+        """Model version of the newest release of a service."""
+        row = self.database.one(sa.select(releases).where(releases.c.service == service).order_by(releases.c.id.desc()))
+        return None if row is None else str(row["version"])
 
     def last_rollout(self, service: str) -> dict[str, Any] | None:
         """The newest rollout of a service."""
         return self.database.one(
             sa.select(rollouts).where(rollouts.c.service == service).order_by(rollouts.c.id.desc())
         )
-
-    def open_rollouts(self) -> list[dict[str, Any]]:
-        """Rollouts that are on their way."""
-        return self.database.all(sa.select(rollouts).where(rollouts.c.state == "moving").order_by(rollouts.c.id))
-
-
-def _version(connection: sa.Connection, service: str, digest: str | None) -> str | None:
-    query = sa.select(releases.c.version).where(releases.c.service == service, releases.c.digest == digest)
-    found = connection.execute(query).scalar()
-    return None if found is None else str(found)
 
 
 def describe(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

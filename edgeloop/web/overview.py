@@ -14,6 +14,7 @@ from edgeloop.errors import EdgeloopError, Unavailable
 from edgeloop.fleet.reports import collect_reports, status_of
 from edgeloop.settings import Settings
 from edgeloop.stack.status import stack_status
+from edgeloop.web.approvals import waiting
 from edgeloop.web.troubles import part_trouble
 
 T = TypeVar("T")
@@ -29,7 +30,8 @@ def look_at(app: App) -> dict[str, Any]:
 
     Returns:
         ``home``; ``stack`` (see :func:`edgeloop.stack.status.stack_status`); ``flows``; ``champions`` by service;
-        ``nodes``; ``problems``: what did not answer, in sentences; ``unknown``: the sections left empty by that.
+        ``promotions``: those that have not begun their rollout; ``nodes``; ``problems``: what did not
+        answer, in sentences; ``unknown``: the sections left empty by that.
     """
     stack = stack_status(app.settings)
     silent = _silent(app.settings, stack)
@@ -54,6 +56,7 @@ def look_at(app: App) -> dict[str, Any]:
         "stack": stack,
         "flows": ask("flows", "prefect", lambda: [asdict(d) for d in app.orchestrator.deployments()], no_rows),
         "champions": ask("champions", "mlflow", lambda: {s: _champion(app, s) for s in app.services()}, no_champions),
+        "promotions": ask("promotions", "database", lambda: waiting(app.fleet, app.services()), no_rows),
         "nodes": ask("nodes", "broker", lambda: _nodes(app), no_rows),
         "problems": problems,
         "unknown": unknown,
@@ -94,6 +97,8 @@ def _champion(app: App, service: str) -> dict[str, Any] | None:
         "version": version.version,
         "release": app.fleet.release_of(service, version.version),
         "rollout": rollout["state"] if rollout else None,
+        # Not always the champion: the alias leaves a version that was taken back.
+        "rolled": app.fleet.version_of(service, rollout["digest"]) if rollout else None,
         "reason": rollout["reason"] if rollout else None,
         "drift": drifted[0]["reason"] if drifted else None,
     }

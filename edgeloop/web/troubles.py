@@ -29,7 +29,8 @@ def _stack(stack: Mapping[str, Any]) -> Iterator[str]:
 def _fleet(found: Mapping[str, Any]) -> Iterator[str]:
     for service, champion in found["champions"].items():
         if champion and champion["rollout"] == "reverted":
-            yield f"{service}: version {champion['version']} was taken back: {champion['reason'] or 'no reason given'}"
+            version = champion.get("rolled") or champion["version"]
+            yield f"{service}: version {version} was taken back: {champion['reason'] or 'no reason given'}"
         if champion and champion.get("drift"):
             yield f"{service}: {champion['drift']}; see  edgeloop drift {service}"
     for node in found["nodes"]:

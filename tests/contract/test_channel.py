@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
@@ -27,79 +27,16 @@ from edgeloop.edge.releases.channel import (
     UnverifiedChannel,
     read_root,
 )
-from edgeloop.errors import EdgeloopError
+from edgeloop.fleet.metadata import LIFETIMES
 from edgeloop.fleet.publisher import Publisher
-from edgeloop.fleet.repository import LIFETIMES, Repository
 from edgeloop.fleet.signing import ROLES, Keys
 from edgeloop.samples.records import hexdigest, now
 from edgeloop.samples.releases import MalformedRelease, Release, metadata_key, release_key, wanted_target
+from tests.contract.channel_site import SERVICE, Site
 from tests.contract.stores import at_once
 from tests.unit.samples.broken import Crash, Fuse, Guarded, crash_everywhere
 
-SERVICE = "rater"
 TIMESTAMP = metadata_key("timestamp.json")
-
-
-class Site:
-    """A store, the keys of its channel, and what a node reads."""
-
-    def __init__(self, folder: Path, store: ObjectStore) -> None:
-        self.folder = folder
-        self.store = store
-        self.keys = Keys(folder / "keys")
-        self.late = timedelta()
-        self.publisher = self.another()
-        self.root = self.publisher.ensure()
-        self.releases = [self.put(str(n)) for n in range(3)]
-        for one in self.releases:
-            self.publisher.approve(SERVICE, one.digest)
-        self.gets: list[tuple[str, int]] = []
-        self.seconds = 0.0
-        self.node = self.channel()
-
-    def another(self, store: ObjectStore | None = None) -> Publisher:
-        return Publisher(store or self.store, self.keys, self.now)
-
-    def now(self) -> datetime:
-        return now() + self.late
-
-    def put(self, version: str) -> Release:
-        release = Release(service=SERVICE, version=version, run_id="r", dataset="d", layers=[])
-        self.store.put(release_key(SERVICE, release.digest), release.to_bytes())
-        return release
-
-    def channel(self, name: str = "node", root: bytes | None = None) -> Channel:
-        """A node; another of the same name is the same one after a restart."""
-        counted = cast(ObjectStore, _Counted(self.store, self.gets))
-        folder = self.folder / name
-        return Channel(lambda: counted, root or self.root, folder, 0, clock=lambda: self.seconds)
-
-    def point(self, number: int) -> None:
-        self.publisher.point(SERVICE, 0, self.releases[number].digest)
-
-    def seen(self, channel: Channel | None = None) -> str | None:
-        wanted = (channel or self.node).wanted(SERVICE)
-        return wanted.release if wanted else None
-
-    def repository(self) -> Repository:
-        return Repository(self.store, self.keys, self.now)
-
-
-class _Counted:
-    """Writes down what is read through it: key and bytes."""
-
-    def __init__(self, store: ObjectStore, gets: list[tuple[str, int]]) -> None:
-        self._store = store
-        self._gets = gets
-
-    def get_range(self, key: str, start: int, end: int) -> bytes:
-        try:
-            data = self._store.get_range(key, start, end)
-        except EdgeloopError:
-            self._gets.append((key, 0))
-            raise
-        self._gets.append((key, len(data)))
-        return data
 
 
 @pytest.fixture(params=["memory", "directory"])
@@ -184,7 +121,7 @@ def test_what_the_approver_never_signed_is_refused_even_when_a_ring_wants_it(mem
     repository = memory.repository()
 
     def steal(draft: object) -> bool:
-        from edgeloop.fleet.repository import Draft
+        from edgeloop.fleet.draft import Draft
 
         assert isinstance(draft, Draft)
         targets = draft.edit(f"rings-{SERVICE}")
@@ -206,7 +143,7 @@ def test_the_approvers_key_cannot_move_a_ring(memory: Site) -> None:
     path = wanted_target(SERVICE, 0)
 
     def steal(draft: object) -> bool:
-        from edgeloop.fleet.repository import Draft
+        from edgeloop.fleet.draft import Draft
 
         assert isinstance(draft, Draft)
         draft.edit(f"releases-{SERVICE}").targets[path] = TargetFile(1, {"sha256": "0" * 64}, path)

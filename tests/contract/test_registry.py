@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
+import json
 import pickle
-import subprocess
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -27,47 +25,19 @@ from edgeloop.clients.registry import (
     MlflowRegistry,
     ModelRegistry,
     RegistryUnavailable,
+    UnknownVersion,
 )
 from edgeloop.learning.logged import LoggedImageModel, LoggedPipeline
 from edgeloop.learning.tabular import fit_pipeline, to_onnx
 from edgeloop.samples.payloads import encode_features
 from edgeloop.samples.service import Service
-from edgeloop.stack.parts import mlflow_part
-from edgeloop.stack.plan import StackPlan
-from tests.servers.ports import free_port, wait_until
+from tests.servers.ports import free_port
 from tests.unit.samples.make import looker, picture, regressor
 
 ELSEWHERE = "s3://elsewhere/model"
 # MLflow compares columns in a way that the next pandas will no longer take.
 by_mlflow = pytest.mark.filterwarnings("ignore:Operation with range is deprecated:DeprecationWarning")
 EXTRACTOR = "mobilenet_v1_1.0_224_quant_embedding_extractor.tflite"
-
-
-@pytest.fixture(scope="module")
-def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The server that a local stack starts, on a port of its own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import mlflow.pyfunc
-        import mlflow.sklearn
-    home = tmp_path_factory.mktemp("mlflow")
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    plan = StackPlan(home=home, rooms=home, services=[])
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "EDGELOOP_"))}
-    env |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
-    part = mlflow_part(plan, port, {"mlflow": url}, env)
-    with (home / "log").open("wb") as log:
-        server = subprocess.Popen(part.command, env=dict(part.env), cwd=part.cwd, stdout=log, stderr=log)
-    try:
-        wait_until("MLflow", lambda: server.poll() is not None or part.health() is None, seconds=120)
-        assert server.poll() is None, (home / "log").read_text(encoding="utf-8")[-2000:]
-        yield url
-    finally:
-        mlflow.set_tracking_uri(None)
-        mlflow.set_registry_uri(None)
-        server.terminate()
-        server.wait(30)
 
 
 @pytest.fixture(params=["memory", "mlflow"])
@@ -166,7 +136,50 @@ def test_services_do_not_share_champions(registry: ModelRegistry, service: str, 
     assert registry.champion(service) == mine
 
 
+def test_an_alias_that_is_not_there_is_an_answer(registry: ModelRegistry, service: str, files: Path) -> None:
+    assert registry.alias(service).version is None, "no such model"
+    made = registry.register(entry(service), Nothing(), files)
+    assert registry.alias(service).version is None, "no such alias"
+    registry.set_champion(service, made.version)
+    assert registry.alias(service).version == made
+
+
+def test_an_alias_can_be_deleted_again_and_again(registry: ModelRegistry, service: str, files: Path) -> None:
+    registry.clear_champion(service)
+    made = registry.register(entry(service), Nothing(), files)
+    registry.set_champion(service, made.version)
+    for _ in range(2):
+        registry.clear_champion(service)
+        assert registry.champion(service) is None
+    assert registry.version(service, "1") == made
+
+
+@pytest.mark.parametrize("number", ["99", "x", ""])
+def test_a_version_that_is_not_there_is_named(registry: ModelRegistry, service: str, files: Path, number: str) -> None:
+    with pytest.raises(UnknownVersion, match=f"{service} has no version {number}"):
+        registry.version(service, number)
+    registry.register(entry(service), Nothing(), files)
+    calls: list[Any] = [registry.version, registry.set_champion]
+    for call in calls:
+        with pytest.raises(UnknownVersion, match=f"{service} has no version {number}"):
+            call(service, number)
+    assert registry.champion(service) is None
+
+
+def test_a_version_is_found_by_its_number(registry: ModelRegistry, service: str, files: Path) -> None:
+    made = [registry.register(entry(service, f"sha256:{n}"), Nothing(), files) for n in range(3)]
+    assert [registry.version(service, v.version) for v in made] == made
+
+
 # --- what only the server can show
+
+
+def test_a_stamp_is_a_tag_that_people_see(mlflow_url: str, client: Any, service: str, files: Path) -> None:
+    registry = MlflowRegistry(mlflow_url)
+    made = registry.register(entry(service), Nothing(), files)
+    registry.stamp(service, made.version, {"refused": "rejected by alice: wrong"})
+    assert client.get_model_version(service, made.version).tags["edgeloop.refused"] == "rejected by alice: wrong"
+    assert registry.version(service, made.version) == made
 
 
 @pytest.fixture
@@ -219,26 +232,24 @@ def test_a_registration_that_was_cut_off_is_not_found(
     assert registry.find(service, "sha256:key") == again
 
 
-def test_a_version_that_is_not_there_cannot_be_champion(mlflow_url: str, service: str, files: Path) -> None:
-    registry = MlflowRegistry(mlflow_url)
-    registry.register(entry(service), Nothing(), files)
-    with pytest.raises(RegistryUnavailable, match="not found"):
-        registry.set_champion(service, "99")
-
-
 @contextmanager
-def answering(status: int) -> Iterator[str]:
-    """Something at an address that is no MLflow."""
+def answering(status: int, body: bytes = b"") -> Iterator[str]:
+    """Something at an address that is no MLflow, or is one that says this."""
 
     class Other(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length") or 0))
             self.send_response(status)
+            self.send_header("content-length", str(len(body)))
             self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_DELETE = do_PATCH = answer
 
         def log_message(self, *_: object) -> None: ...
 
     server = HTTPServer(("127.0.0.1", 0), Other)
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -256,7 +267,11 @@ def test_a_server_that_is_away_is_named(mlflow_url: str, files: Path, monkeypatc
         away.check,
         lambda: away.champion("x"),
         lambda: away.find("x", "k"),
+        lambda: away.alias("x"),
+        lambda: away.version("x", "1"),
         lambda: away.set_champion("x", "1"),
+        lambda: away.clear_champion("x"),
+        lambda: away.stamp("x", "1", {"a": "b"}),
         lambda: away.register(entry("x"), Nothing(), files),
     ]
     for call in calls:
@@ -277,6 +292,37 @@ def test_a_server_in_trouble_is_named(status: int) -> None:
 def test_another_server_is_not_taken_for_mlflow() -> None:
     with answering(404) as url, pytest.raises(RegistryUnavailable, match="answered 404"):
         MlflowRegistry(url).check()
+
+
+REFUSED = {"error_code": "INVALID_PARAMETER_VALUE", "message": "Missing value for required parameter 'name'."}
+LOST = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "Endpoint champion of x not there"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b""),
+        (404, b"<html>champion of x was not found</html>"),
+        (404, b"[]"),
+        (404, b'"not found"'),
+        (404, b'{"message": "champion not found"}'),
+        (400, json.dumps(REFUSED).encode()),
+        (404, json.dumps(LOST).encode()),
+        (403, json.dumps(LOST | {"message": "champion not found"}).encode()),
+        (200, b"<html>log in</html>"),
+        (200, b"{}"),
+    ],
+)
+def test_what_is_not_mlflows_own_word_is_never_a_deleted_alias(status: int, body: bytes) -> None:
+    """A path that a proxy lost, a page to log in, another program: whoever answers so knows nothing of the alias."""
+    with answering(status, body) as url:
+        other = MlflowRegistry(url)
+        calls: list[Any] = [other.alias, other.champion]
+        if status != 200:
+            calls.append(other.clear_champion)
+        for call in calls:
+            with pytest.raises(RegistryUnavailable, match=url):
+                call("x")
 
 
 # --- real models

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import annotated_types
 import click
@@ -31,11 +31,13 @@ from edgeloop.edge.metrics import exposition
 from edgeloop.edge.runtime import Runtime
 from edgeloop.edge.spool.spool import Spool
 from edgeloop.edge.stats import Stats
+from edgeloop.fleet.pending import request_key
 from edgeloop.fleet.rings import FleetPlan
 from edgeloop.learning.drift.kept import plot_key, state_key
 from edgeloop.learning.rounds import round_record_key
 from edgeloop.learning.train import candidate_key
-from edgeloop.samples import delivery, judging, labelling, records, releases, service, strategy, topics
+from edgeloop.release.optimise.conversions import conversion_key
+from edgeloop.samples import delivery, judging, labelling, profiles, records, releases, service, strategy, topics
 from edgeloop.samples.dataset import dataset_key, members_key
 from edgeloop.samples.segments import segment_key
 from edgeloop.samples.splits import SHARES
@@ -142,6 +144,12 @@ def test_links_resolve(page: Path) -> None:
             assert anchor in {slug(h) for h in sections(file)}, f"{name_of(page)} links to {target}"
 
 
+def test_tests_that_are_named_exist() -> None:
+    named = {(page, name) for page in PAGES for name in re.findall(r"`(test_\w+)`", prose(page))}
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert named and {(page, name) for page, name in named if f"def {name}(" not in code} == set()
+
+
 def test_every_page_is_in_the_index() -> None:
     linked = {(DOCS / t.partition("#")[0]).resolve() for t in re.findall(r"\]\(([^)]+)\)", prose(DOCS / "index.md"))}
     assert set(DOCS.rglob("*.md")) - {DOCS / "index.md"} == linked
@@ -226,6 +234,15 @@ def test_the_service_page_has_every_field_with_default_and_bounds(model: type[Ba
     table = described("service-yaml.md", model.__name__)
     found = [(codes(r[0])[0], r[2], r[3]) for r in table]
     assert found == [(n, default_text(f), bounds_text(f)) for n, f in model.model_fields.items()]
+
+
+def test_the_profile_page_has_every_field_runtime_and_precision() -> None:
+    found = [(codes(r[0])[0], r[2], r[3]) for r in described("profile-yaml.md", "Profile")]
+    assert found == [(n, default_text(f), bounds_text(f)) for n, f in profiles.Profile.model_fields.items()]
+    for heading, words in (("Runtimes", profiles.Runtime), ("Precisions", profiles.Precision)):
+        assert [codes(r[0])[0] for r in described("profile-yaml.md", heading)] == list(get_args(words))
+    shipped = sections(REFERENCE / "profile-yaml.md")["Profiles that come with edgeloop"]
+    assert all(f"`{path.stem}`" in shipped for path in (ROOT / "deployments" / "profiles").glob("*.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -380,6 +397,7 @@ def test_the_topics_page_has_every_topic() -> None:
         topics.alive_topic("{node}"),
         topics.wanted_topic("{service}", cast("int", "{ring}")),
         topics.FLUSH,
+        f"{topics.MARKS}/{{reader}}",
     }
 
 
@@ -409,8 +427,10 @@ def test_the_store_page_has_every_prefix() -> None:
         releases.blob_key(name),
         releases.release_key("s", name),
         releases.metadata_key("timestamp.json"),
+        request_key("s", name),
         state_key("s", 1),
         plot_key("s", "1-1"),
+        conversion_key("s", name, "int8"),
         "archive/",
         "quarantine/",
         "features/",

@@ -289,6 +289,12 @@ def test_acl_grants_the_topics_of_the_code() -> None:
         wanted |= {f"topic read {topics.wanted_topic('digits', ring)}"}
         assert set(block) == wanted
     assert f"topic read {topics.NODES}\n" in acl.split("user cloud\n")[1]
+    assert f"topic write {topics.MARKS}/+\n" in acl.split("user cloud\n")[1]
+
+
+def test_no_broker_of_ours_drops_reports_of_a_large_fleet() -> None:
+    for file in {*(INFRA / "mosquitto").glob("*.conf"), *INFRA.rglob("mosquitto.conf")}:
+        assert {"max_queued_messages 0", "max_queued_bytes 268435456"} <= {*file.read_text("utf-8").splitlines()}, file
 
 
 @pytest.fixture

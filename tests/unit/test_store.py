@@ -118,13 +118,10 @@ def test_history_is_newest_first_and_bounded(fleet: FleetStore) -> None:
 def test_times_know_their_zone(fleet: FleetStore) -> None:
     before = now()
     gate(fleet, "a")
-    fleet.start_rollout("rater", "sha256:1", None, "why")
-    row, rollout = fleet.entry("rater", "gate", "a"), fleet.last_rollout("rater")
+    row = fleet.entry("rater", "gate", "a")
     assert row is not None
-    assert rollout is not None
-    for at in (row["at"], rollout["wave_since"], rollout["at"]):
-        assert at.utcoffset() == timedelta(0)
-        assert before <= at <= now()
+    assert row["at"].utcoffset() == timedelta(0)
+    assert before <= row["at"] <= now()
     assert describe([row])[0]["at"] == row["at"].astimezone(UTC).isoformat()
 
 
@@ -138,27 +135,7 @@ def test_a_release_is_known_both_ways(fleet: FleetStore) -> None:
     assert fleet.version_of("rater", "sha256:1") == "1"
     assert fleet.version_of("sorter", "sha256:1") == "7"
     assert fleet.version_of("sorter", "sha256:2") is None
-
-
-def test_a_new_rollout_supersedes_the_open_one_of_its_service(fleet: FleetStore) -> None:
-    first = fleet.start_rollout("rater", "sha256:1", None, "why")
-    other = fleet.start_rollout("sorter", "sha256:1", None, "why")
-    second = fleet.start_rollout("rater", "sha256:2", "sha256:1", "why")
-    assert [r["id"] for r in fleet.open_rollouts()] == sorted([other, second])
-    assert len({first, other, second}) == 3
-    last = fleet.last_rollout("rater")
-    assert last is not None
-    assert (last["id"], last["state"], last["wave"], last["former"]) == (second, "moving", 0, "sha256:1")
-
-
-def test_a_rollout_that_ended_is_not_superseded(fleet: FleetStore) -> None:
-    number = fleet.start_rollout("rater", "sha256:1", None, "why")
-    fleet.update_rollout(number, state="done", wave=1, reason="all well")
-    assert fleet.open_rollouts() == []
-    last = fleet.last_rollout("rater")
-    assert last is not None
-    assert (last["state"], last["wave"], last["reason"]) == ("done", 1, "all well")
-    assert fleet.last_rollout("sorter") is None
+    assert (fleet.newest_version("rater"), fleet.newest_version("other")) == ("1", None)
 
 
 def test_of_many_writers_of_a_fact_one_wins(fleet: FleetStore) -> None:

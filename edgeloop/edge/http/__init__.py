@@ -12,6 +12,7 @@ from edgeloop.edge.http.server import (
     UnusableAddress,
     UnusableTls,
     bind,
+    make_server,
     new_event_loop,
     server_config,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "UnusableTls",
     "bind",
     "make_app",
+    "make_server",
     "new_event_loop",
     "server_config",
 ]

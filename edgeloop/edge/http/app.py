@@ -37,7 +37,7 @@ from edgeloop.edge.http.work import Held, Work
 if TYPE_CHECKING:
     from edgeloop.edge.gateway import Gateway
     from edgeloop.edge.runtime import Runtime
-    from edgeloop.edge.spool.spool import Spool
+    from edgeloop.edge.spool.captures import Captures
     from edgeloop.edge.stats import Stats
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Site:
     gateway: Gateway
     runtime: Runtime
     stats: Stats
-    spool: Spool
+    spool: Captures
     pool: Executor
     inflight: int = 64
     """Most inputs in work at once."""

@@ -13,7 +13,8 @@ import json
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.edge.http.access import TlsFiles
@@ -103,6 +104,18 @@ def server_config(app: App, tls: TlsFiles | None = None) -> uvicorn.Config:
     except (OSError, ssl.SSLError) as error:
         raise UnusableTls(f"tls files {_names(tls)} cannot be used ({error}): mend tls in node.yaml") from error
     return config
+
+
+def make_server(app: App, tls: TlsFiles | None = None) -> uvicorn.Server:
+    """A server that leaves the signals to the process; raises UnusableTls as :func:`server_config`."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    return Server(server_config(app, tls))
 
 
 def _tls_arguments(tls: TlsFiles | None) -> dict[str, Any]:

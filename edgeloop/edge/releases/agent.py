@@ -13,28 +13,24 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edgeloop.clients.models import FailedProbe, ModelUnavailable, UnloadableModel
-from edgeloop.edge.memory import ModelTooBig
-from edgeloop.edge.releases.attempts import PAUSE_SECONDS, Attempts
+from edgeloop.clients.models import ModelUnavailable
+from edgeloop.edge.releases.attempts import Attempts, refusal
 from edgeloop.edge.releases.blobs import Blobs
-from edgeloop.edge.releases.channel import Channel, CorruptManifest, UnapprovedRelease
-from edgeloop.edge.releases.downloads import CorruptBlob, DiskFull
+from edgeloop.edge.releases.channel import Channel
 from edgeloop.edge.releases.fallback import Fallbacks
 from edgeloop.edge.releases.loading import Loader
-from edgeloop.edge.releases.state import Refused, ServiceState, StateFile
+from edgeloop.edge.releases.staging import FAULTS, PASSING, Staging
+from edgeloop.edge.releases.state import ServiceState, StateFile
+from edgeloop.edge.releases.wishes import Wish, Wishes, wishes_of
 from edgeloop.edge.runtime import Loaded, Runtime
 from edgeloop.edge.stats import Stats
 from edgeloop.errors import EdgeloopError
-from edgeloop.samples.releases import MalformedRelease, Wanted
+from edgeloop.samples.releases import Wanted
 
 if TYPE_CHECKING:
     from edgeloop.clients.objects import ObjectStore
 
 _log = logging.getLogger(__name__)
-#: Here trying again may help: the store is mended, the release approved, the memory free.
-_PASSING = (CorruptBlob, DiskFull, CorruptManifest, UnapprovedRelease, ModelTooBig)
-#: The release is at fault: trying again changes nothing.
-_FAULTS = (MalformedRelease, UnloadableModel, FailedProbe)
 
 
 class Agent:
@@ -48,17 +44,20 @@ class Agent:
         state: StateFile,
         stats: Stats,
         *,
+        node: str = "",
         loader: Loader | None = None,
         changed: Callable[[], None] = lambda: None,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._node = node
         self._channel = channel
         self._runtime = runtime
         self._blobs = blobs
         self._state = state
         self._stats = stats
         self._loader = loader or Loader()
+        self._staging = Staging(channel, blobs, self._loader, monotonic)
         self._changed = changed
         self._wall = wall
         self._lock = threading.RLock()
@@ -73,12 +72,16 @@ class Agent:
     def status(self, service: str) -> tuple[ServiceState, str | None]:
         """What is remembered of ``service``, and the last error."""
         known = self._state.service(service)
-        return known, self._errors.get(service) or (known.refused.error if known.refused else None)
+        return known, self._errors.get(service) or (known.given_up.error if known.given_up else None)
 
     def serving(self, service: str) -> str | None:
         """Digest of the release that answers now."""
         loaded = self._runtime.loaded(service)
         return loaded.release if loaded else None
+
+    def staged(self, service: str) -> str | None:
+        """Digest of the release that is here, verified, and waits for this node's batch."""
+        return self._staging.waiting(service)
 
     # --- from the disk
 
@@ -96,10 +99,8 @@ class Agent:
 
     def _boot(self, service: str) -> bool:
         known = self._state.service(service)
-        names = [name for name in (known.serving, known.previous) if name]
-        if not names:  # what was remembered is lost, what was fetched may be here still
-            refused = known.refused.release if known.refused else None
-            names = [name for name in self._blobs.newest(service) if name != refused]
+        # Where what was remembered is lost, what was fetched may be here still.
+        names = known.good or [name for name in self._blobs.newest(service) if name not in known.bad]
         return any(self._boot_one(service, name) for name in names if not self._attempts.rests(service, name))
 
     def _boot_one(self, service: str, name: str) -> bool:
@@ -126,12 +127,9 @@ class Agent:
 
     def _load_local(self, service: str, name: str) -> Loaded | None:
         try:
-            release = self._blobs.manifest(name)
-            if release is None:
-                return None
-            layers = {layer.role: self._blobs.read(layer.digest) for layer in self._loader.needed(release)}
-            return self._loader.load(release, {role: data for role, data in layers.items() if data is not None})
-        except (*_FAULTS, *_PASSING, ModelUnavailable, OSError) as error:
+            found = self._staging.local(name)
+            return self._loader.load(*found) if found else None
+        except (*FAULTS, *PASSING, ModelUnavailable, OSError) as error:
             self._errors[service] = f"release {name} on the disk: {error}"
             _log.error("a release on the disk does not load", extra={"service": service, "error": str(error)})
             return None
@@ -151,59 +149,73 @@ class Agent:
             if self._runtime.loaded(service) is None and self._state.service(service).serving:
                 self._boot(service)  # the server that has its model may be there now
             wanted = self._channel.wanted(service)
-            settled = wanted is None or self._is_settled(service, wanted)
-            switched = False if settled or wanted is None else self._follow(service, wanted, store)
+            switched = wanted is not None and self._obey(service, wanted, wishes_of(wanted, self._node), store)
         except (EdgeloopError, OSError) as error:
             self._errors[service] = str(error)
             raise
         self._errors[service] = None
         return switched
 
-    def _is_settled(self, service: str, wanted: Wanted) -> bool:
-        """Whether there is nothing to do for ``wanted``; writes down what is new in it."""
+    def _obey(self, service: str, record: Wanted, wishes: Wishes, store: ObjectStore) -> bool:
         with self._lock:
             known = self._state.service(service)
-            if (wanted.release, wanted.sequence) != (known.wanted, known.sequence):
-                change = {"wanted": wanted.release, "sequence": wanted.sequence}
-                self._state.update(service, known.model_copy(update=change))
-                self._changed()
-            return self.serving(service) == wanted.release or self._attempts.refuses(service, wanted)
+            new = known.told(record.sequence, wishes)  # before anything is done for it
+            self._state.update(service, new)
+            if known.next not in (None, new.next, new.wanted):
+                self._blobs.sweep(self._state.state.in_use())
+        if new != known:
+            self._changed()
+        switched = not self._is_settled(service, wishes.now) and self._follow(service, wishes.now, store)
+        self._make_ready(service, wishes.later, store)
+        return switched
 
-    def _follow(self, service: str, wanted: Wanted, store: ObjectStore) -> bool:
+    def _is_settled(self, service: str, wish: Wish) -> bool:
+        """Whether there is nothing to do for ``wish``."""
+        return self.serving(service) == wish.release or self._attempts.refuses(service, wish)
+
+    def _follow(self, service: str, wish: Wish, store: ObjectStore) -> bool:
         try:
-            loaded = self._prepare(service, wanted.release, store)
-        except _FAULTS as error:
-            self._refuse(service, wanted, error, None)
+            loaded = self._prepare(service, wish.release, store)
+        except (*FAULTS, *PASSING) as error:
+            self._refuse(service, wish, error, staged=False)
             return False
-        except _PASSING as error:
-            self._refuse(service, wanted, error, self._wall() + PAUSE_SECONDS)
-            return False
-        return self._switch(service, wanted, loaded)
+        return self._switch(service, wish.release, loaded)
 
     def _prepare(self, service: str, name: str, store: ObjectStore) -> Loaded:
-        release = self._channel.release(service, name)
-        self._loader.check_room(release)
-        self._blobs.keep(release)
-        needed = self._loader.needed(release)
-        blobs = self._blobs.fetch(store, needed)
+        release, layers = self._staging.take(service, name, store)
         with self._lock:
             self._attempts.begin(service, name)
         try:
-            return self._loader.load(release, {layer.role: blobs[layer.digest] for layer in needed})
+            return self._loader.load(release, layers)
         except BaseException:
             with self._lock:
                 self._attempts.end(service)
             raise
 
-    def _refuse(self, service: str, wanted: Wanted, error: Exception, until: float | None) -> None:
-        _log.error("a release is refused", extra={"service": service, "release": wanted.release, "error": str(error)})
+    def _make_ready(self, service: str, wish: Wish | None, store: ObjectStore) -> None:
+        """Have on the disk, verified, what this node's batch will switch to."""
+        if wish is None or self._is_settled(service, wish):
+            self._staging.forget(service)
+            return
+        try:
+            is_new = self._staging.stage(service, wish.release, store)
+        except (*FAULTS, *PASSING) as error:
+            self._staging.forget(service)
+            self._refuse(service, wish, error, staged=True)
+            return
+        if is_new:
+            with self._lock:
+                self._state.change(service, declined=None)
+            _log.info("staged", extra={"service": service, "release": wish.release})
+            self._changed()
+
+    def _refuse(self, service: str, wish: Wish, error: Exception, *, staged: bool) -> None:
         with self._lock:
-            refused = Refused(release=wanted.release, sequence=wanted.sequence, error=str(error), until=until)
-            self._state.update(service, self._state.service(service).model_copy(update={"refused": refused}))
-            self._sweep()
+            self._attempts.refuse(service, wish, error, passing=isinstance(error, PASSING), staged=staged)
+            self._blobs.sweep(self._state.state.in_use())
         self._changed()
 
-    def _switch(self, service: str, wanted: Wanted, loaded: Loaded) -> bool:
+    def _switch(self, service: str, name: str, loaded: Loaded) -> bool:
         loaded.on_trial = True
         with self._lock:
             if service in self._stopped:  # meanwhile
@@ -211,16 +223,13 @@ class Agent:
                 return False
             before = self._runtime.switch(service, loaded)
             self._stats.new_release(service)
-            previous = self._fallbacks.switched(service, wanted.release, before)
-            known = self._state.service(service)
-            change = {"serving": wanted.release, "previous": previous, "refused": None}
-            self._state.update(service, known.model_copy(update=change))
-            self._sweep()
-        _log.info("switched", extra={"service": service, "release": wanted.release, "previous": previous})
+            previous = self._fallbacks.switched(service, name, before)
+            self._state.update(service, self._state.service(service).switched(name, previous))
+            self._staging.forget(service)
+            self._blobs.sweep(self._state.state.in_use())
+        _log.info("switched", extra={"service": service, "release": name, "previous": previous})
         self._changed()
         return True
-
-    # --- back
 
     def fall_back(self, service: str, release: str) -> None:
         """Serve the release before again, because ``release`` fails on its inputs.
@@ -248,11 +257,9 @@ class Agent:
             return
         self._runtime.switch(service, before)
         self._stats.new_release(service)
-        known = self._state.service(service)
         why = f"release {release} failed on most of its inputs: roll out another"
-        refused = Refused(release=release, sequence=known.sequence, error=why)
-        change = {"serving": before.release, "previous": None, "refused": refused, "trying": None, "tries": 0}
-        self._state.update(service, known.model_copy(update=change))
+        refused = refusal(self._state.service(service), release, why)
+        self._state.change(service, serving=before.release, previous=None, refused=refused, trying=None, tries=0)
         _log.error("fell back", extra={"service": service, "release": before.release, "refused": release})
         self._changed()
 
@@ -276,8 +283,6 @@ class Agent:
             self._closed.set()
             self._attempts.close()
 
-    # --- by hand
-
     def unload(self, service: str) -> bool:
         """Serve nothing for ``service`` until :meth:`load`, also when the channel changes; whether it served."""
         with self._lock:
@@ -293,6 +298,3 @@ class Agent:
         serves = self._runtime.loaded(service) is not None or self._boot(service)
         self._changed()
         return serves
-
-    def _sweep(self) -> None:
-        self._blobs.sweep(self._state.state.in_use())

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from edgeloop.edge.releases.state import Refused, ServiceState, StateFile
-from edgeloop.samples.releases import Wanted
+from edgeloop.edge.releases.wishes import Wish
 
 _log = logging.getLogger(__name__)
 #: A release is refused after so many processes in a row that did not live to see it proven.
@@ -68,7 +68,7 @@ class Attempts:
         # With nothing to fall back on it gets other chances, rarely enough to leave the other services in peace.
         alone = known.previous is None if known.serving == known.trying else known.serving is None
         until = self._wall() + PAUSE_SECONDS if alone or known.proven else None
-        refused = Refused(release=known.trying, sequence=known.sequence, error=f"{why}: roll out another", until=until)
+        refused = refusal(known, known.trying, f"{why}: roll out another", until)
         change: dict[str, object] = {"refused": refused, "trying": None, "tries": 0}
         if known.proven:
             self._resting[service, known.trying] = self._monotonic()
@@ -81,14 +81,22 @@ class Attempts:
         since = self._resting.get((service, name))
         return since is not None and self._monotonic() - since <= PAUSE_SECONDS
 
-    def refuses(self, service: str, wanted: Wanted) -> bool:
-        """Whether what the channel wants was given up, and may not be tried again yet."""
-        refused = self._state.service(service).refused
-        return (
-            refused is not None
-            and (refused.release, refused.sequence) == (wanted.release, wanted.sequence)
-            and (refused.until is None or 0 < refused.until - self._wall() <= PAUSE_SECONDS)
-        )
+    def refuse(self, service: str, wish: Wish, error: Exception, *, passing: bool, staged: bool) -> None:
+        """Give ``wish`` up; ``passing``: for a while. ``staged``: it was only to be had ready."""
+        _log.error("a release is refused", extra={"service": service, "release": wish.release, "error": str(error)})
+        known = self._state.service(service)
+        refused = refusal(known, wish.release, str(error), self._wall() + PAUSE_SECONDS if passing else None)
+        self._change(service, known, **{"declined" if staged else "refused": refused})
+
+    def refuses(self, service: str, wish: Wish) -> bool:
+        """Whether ``wish`` was given up, and may not be tried again yet."""
+        known = self._state.service(service)
+        return any(self._bars(refused, wish) for refused in (known.refused, known.declined) if refused)
+
+    def _bars(self, refused: Refused, wish: Wish) -> bool:
+        """What was refused for another wish is forgotten already, see ``ServiceState.told``."""
+        rests = refused.until is None or 0 < refused.until - self._wall() <= PAUSE_SECONDS
+        return refused.release == wish.release and rests
 
     def close(self) -> None:
         """The process ends in good order: nothing it loaded is to blame."""
@@ -97,3 +105,9 @@ class Attempts:
 
     def _change(self, service: str, known: ServiceState, **change: object) -> None:
         self._state.update(service, known.model_copy(update=change))
+
+
+def refusal(known: ServiceState, release: str, error: str, until: float | None = None) -> Refused:
+    """``release`` is given up, for as long as it is wanted by the wish that is ``known``."""
+    wish = known.wishes.get(release)
+    return Refused(release=release, sequence=known.sequence, error=error, until=until, wish=wish)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeloop.clients.objects import ObjectMissing
+from edgeloop.edge.releases.place import Place
 from edgeloop.errors import BadInput, EdgeloopError
 from edgeloop.samples.records import hexdigest
 from edgeloop.samples.releases import (
@@ -86,7 +87,7 @@ class Channel:
         store: opens the store, or gives the open one; raises StoreUnavailable.
         root: the pinned root (``trust`` of node.yaml); None follows nothing.
         folder: where what was verified is kept over a restart, so that the channel cannot go back.
-        ring: this node's ring.
+        ring: this node's ring, or where it is by what the channel says.
     """
 
     def __init__(
@@ -94,14 +95,14 @@ class Channel:
         store: Callable[[], ObjectStore],
         root: bytes | None,
         folder: Path,
-        ring: int,
+        ring: int | Place,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._root = root
         self._folder = folder
-        self._ring = ring
+        self._place = Place(ring) if isinstance(ring, int) else ring
         self._clock = clock
         self._lock = threading.Lock()
         self._updater: Updater | None = None
@@ -124,8 +125,14 @@ class Channel:
                 self._wanted[service] = self._read_wanted(updater, service)
             return self._wanted[service]
 
-    def release(self, service: str, name: str) -> Release:
+    def last(self, service: str) -> Wanted | None:
+        """What :meth:`wanted` said last; nothing is read."""
+        return self._wanted.get(service)
+
+    def release(self, service: str, name: str, kept: Release | None = None) -> Release:
         """The manifest ``name``, if the approver lets it run and its bytes are the ones signed.
+
+        ``kept`` is the manifest from the disk: the store is not asked for it again.
 
         Raises:
             UnapprovedRelease: the approver does not.
@@ -139,7 +146,7 @@ class Channel:
             target = updater.get_targetinfo(key) if updater else None
             if target is None or target.hashes.get("sha256") != hexdigest(name):
                 raise UnapprovedRelease(f"release {name} of {service} is not approved: approve it or point elsewhere")
-            release = parse_release(self._manifest(key, target), name)
+            release = kept or parse_release(self._manifest(key, target), name)
             if release.digest != name or release.service != service:
                 raise MalformedRelease(f"release {name} is of another service or not canonical: release it again")
             return release
@@ -165,25 +172,28 @@ class Channel:
         late = self._clock() - self._checked > FULL_CHECK_SECONDS
         if self._updater is None or data != self._timestamp or late:
             self._updater = None
-            updater = self._make_updater(self._root)
+            updater = self._make_updater(self._root, data)
             updater.refresh()
+            moved_to = self._place.read(updater, self._content)
             self._updater, self._timestamp, self._checked = updater, data, self._clock()
             self._wanted.clear()
+            self._place.go(moved_to)
         return self._updater
 
     def _newest_timestamp(self) -> bytes | None:
         key = metadata_key("timestamp.json")
         try:
-            return self._store().get_range(key, 0, _TIMESTAMP_BYTES)
+            return self._store().get_range(key, 0, _TIMESTAMP_BYTES + 1)
         except ObjectMissing as error:
             if (self._folder / "timestamp.json").exists():
                 raise UnverifiedChannel(f"{key} was in the store and is gone: publish again or restore it") from error
             return None
 
-    def _make_updater(self, root: bytes) -> Updater:
+    def _make_updater(self, root: bytes, timestamp: bytes) -> Updater:
         from tuf.ngclient import Updater
 
-        return Updater(str(self._writable()), metadata_key(""), fetcher=_fetcher(self._store), bootstrap=root)
+        fetcher = _fetcher(self._store, {metadata_key("timestamp.json"): timestamp})
+        return Updater(str(self._writable()), metadata_key(""), fetcher=fetcher, bootstrap=root)
 
     def _writable(self) -> Path:
         try:
@@ -197,13 +207,14 @@ class Channel:
             return self._folder
 
     def _read_wanted(self, updater: Updater, service: str) -> Wanted | None:
-        path = wanted_target(service, self._ring)
+        ring = self._place.ring
+        path = wanted_target(service, ring)
         target = updater.get_targetinfo(path)
         if target is None:
             return None
-        key = wanted_object(service, self._ring, target.hashes["sha256"])
+        key = wanted_object(service, ring, target.hashes["sha256"])
         wanted = parse_wanted(self._content(key, target), key)
-        if (wanted.service, wanted.ring) != (service, self._ring):
+        if (wanted.service, wanted.ring) != (service, ring):
             raise UnverifiedChannel(f"{path} is of {wanted.service}, ring {wanted.ring}: point the ring again")
         return wanted
 
@@ -233,7 +244,8 @@ def read_root(path: Path) -> bytes:
     return data
 
 
-def _fetcher(store: Callable[[], ObjectStore]) -> FetcherInterface:
+def _fetcher(store: Callable[[], ObjectStore], read: dict[str, bytes]) -> FetcherInterface:
+    """``read`` was read just now, and is not again unless a new root came, which may have it signed with other keys."""
     from tuf.api.exceptions import DownloadHTTPError, DownloadLengthMismatchError
     from tuf.ngclient import FetcherInterface
 
@@ -245,9 +257,11 @@ def _fetcher(store: Callable[[], ObjectStore]) -> FetcherInterface:
 
         def download_bytes(self, url: str, max_length: int) -> bytes:
             try:
-                data = store().get_range(url, 0, max_length + 1)
+                data = read.pop(url, None) or store().get_range(url, 0, max_length + 1)
             except ObjectMissing as error:
                 raise DownloadHTTPError(str(error), 404) from error
+            if url.endswith(".root.json"):
+                read.clear()
             if len(data) > max_length:
                 raise DownloadLengthMismatchError(f"{url} has more than {max_length} bytes")
             return data

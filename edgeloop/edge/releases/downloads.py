@@ -42,6 +42,10 @@ class DamagedTransfer(Unavailable):
     """Bytes come differently each time: the link or the disk damages them."""
 
 
+class Interrupted(Unavailable):
+    """What was being fetched is not what is to be fetched now."""
+
+
 class DiskFull(EdgeloopError):
     """The disk has no room for what is to be fetched."""
 
@@ -115,12 +119,13 @@ class Downloads:
         self._parallel = parallel
         self._sleep = sleep
 
-    def fetch(self, store: ObjectStore, wishes: Sequence[Wish]) -> None:
-        """Fetch all ``wishes``; what is whole stays when another fails.
+    def fetch(self, store: ObjectStore, wishes: Sequence[Wish], goes_on: Callable[[], bool] = lambda: True) -> None:
+        """Fetch all ``wishes``; what is whole stays when another fails. ``goes_on`` is asked before each chunk.
 
         Raises:
             CorruptBlob: the store's bytes are not the ones named.
             DiskFull: there is no room for them.
+            Interrupted: it does not go on; what came stays for another time.
             DamagedTransfer, StoreUnavailable, ObjectMissing, OSError: worth a retry, which goes on where this ended.
         """
         _check_room(wishes)
@@ -129,7 +134,7 @@ class Downloads:
         def work() -> None:
             while left and not errors:
                 try:
-                    self._fetch_one(store, left.popleft())
+                    self._fetch_one(store, left.popleft(), goes_on)
                 except IndexError:
                     return
                 except BaseException as error:
@@ -144,13 +149,13 @@ class Downloads:
         if errors:
             raise errors[0]
 
-    def _fetch_one(self, store: ObjectStore, wish: Wish) -> None:
+    def _fetch_one(self, store: ObjectStore, wish: Wish, goes_on: Callable[[], bool]) -> None:
         part = wish.part
         part.parent.mkdir(parents=True, exist_ok=True)
         seen: set[str] = set()
         for pause in _PAUSES:
             self._sleep(pause)
-            got = self._fill(store, wish, part)
+            got = self._fill(store, wish, part, goes_on)
             if got == wish.name:
                 part.replace(wish.path)
                 sync(part.parent)
@@ -164,10 +169,10 @@ class Downloads:
             f"blob {wish.name} came wrong {len(_PAUSES)} times, each time differently: look at the link and the disk"
         )
 
-    def _fill(self, store: ObjectStore, wish: Wish, part: Path) -> str:
+    def _fill(self, store: ObjectStore, wish: Wish, part: Path, goes_on: Callable[[], bool]) -> str:
         """Append to ``part`` what it lacks; the digest of all of it. A disk that is full gets its room back."""
         try:
-            self._append(store, wish, part)
+            self._append(store, wish, part, goes_on)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
@@ -176,13 +181,15 @@ class Downloads:
         with part.open("rb") as file:
             return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
-    def _append(self, store: ObjectStore, wish: Wish, part: Path) -> None:
+    def _append(self, store: ObjectStore, wish: Wish, part: Path, goes_on: Callable[[], bool]) -> None:
         with part.open("ab") as file:
             have = file.tell()
             if have > wish.size:
                 file.truncate(0)
                 have = 0
             while have < wish.size:
+                if not goes_on():
+                    raise Interrupted(f"blob {wish.name} has {have} of {wish.size} bytes, and the channel has changed")
                 end = min(have + self._allowance.chunk, wish.size)
                 self._allowance.take(end - have)
                 data = store.get_range(blob_key(wish.name), have, end)

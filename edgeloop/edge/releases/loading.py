@@ -16,6 +16,12 @@ from edgeloop.samples.service import NodeConfig
 
 #: All that is needed of a release whose model runs in a server beside the node.
 _BESIDE = frozenset({"config", "probe"})
+#: What runs in the node itself.
+_RUNTIMES = ("litert", "onnx")
+
+
+class UnrunnableVariant(UnloadableModel):
+    """The variant for this node's profile needs a runtime that is not in a node."""
 
 
 class Loader:
@@ -24,16 +30,43 @@ class Loader:
     Args:
         budget: refuses what would not fit; None is no limit.
         endpoints: services whose model runs in a server beside the node.
+        profile: the node's hardware profile, which decides the variant; None loads the model as it was trained.
     """
 
-    def __init__(self, budget: MemoryBudget | None = None, endpoints: Mapping[str, Endpoint] | None = None) -> None:
+    def __init__(
+        self,
+        budget: MemoryBudget | None = None,
+        endpoints: Mapping[str, Endpoint] | None = None,
+        profile: str | None = None,
+    ) -> None:
         self._budget = budget or MemoryBudget(None)
         self._endpoints = dict(endpoints or {})
+        self._profile = profile
 
     def needed(self, release: Release) -> list[Layer]:
-        """The layers that this node has to have."""
-        beside = release.service in self._endpoints
-        return [layer for layer in release.layers if not beside or layer.role in _BESIDE]
+        """The layers that this node has to have.
+
+        Raises:
+            NoVariant: the release has none for this node's profile.
+            UnrunnableVariant: it has one, for a runtime that is not in a node.
+        """
+        layers = release.layers_for(self._profile)
+        if release.service in self._endpoints:
+            return [layer for layer in layers if layer.role in _BESIDE]
+        self._check_runtime(release)
+        return layers
+
+    def _check_runtime(self, release: Release) -> None:
+        for variant in release.variants:
+            if variant.profile == self._profile and variant.runtime not in _RUNTIMES:
+                raise UnrunnableVariant(
+                    f"release {release.digest} is for {variant.runtime} on profile {variant.profile}, and this node"
+                    f" runs {' and '.join(_RUNTIMES)}: name a server in endpoints of node.yaml, or another profile"
+                )
+
+    def check_config(self, release: Release, layers: Mapping[str, bytes]) -> None:
+        """Raise UnloadableModel when the config of ``release`` cannot be used; nothing is loaded."""
+        _config(release, layers)
 
     def check_room(self, release: Release) -> None:
         """Raise ModelTooBig when ``release`` would not fit beside what is loaded; before anything is fetched."""
@@ -58,7 +91,7 @@ class Loader:
 
     def _build(self, release: Release, layers: Mapping[str, bytes]) -> Loaded:
         config = _config(release, layers)
-        backbone = release.layer("backbone")
+        backbone = next((la for la in release.layers_for(self._profile) if la.role == "backbone"), None)
         endpoint = self._endpoints.get(release.service)
         try:
             model = load_model(config, layers, backbone.digest if backbone else None, endpoint=endpoint)

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgeloop.edge.files import write_durably
 from edgeloop.edge.logs import kind_of
+from edgeloop.edge.releases.wishes import Wishes
 from edgeloop.errors import BadInput
+from edgeloop.samples.releases import wish_at
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +33,18 @@ class Refused(BaseModel):
     sequence: int
     error: str
     until: float | None = None
-    """Seconds since 1970 after which it is tried again; None: not before the channel changes."""
+    """Seconds since 1970 after which it is tried again; None: not before another wish for it."""
+    wish: str | None = None
+    """Name of the wish that it was tried for; None from before wishes had names, see ``Wanted.wish_for_release``."""
+
+    @property
+    def name(self) -> str:
+        """Name of the wish."""
+        return wish_at(self.sequence) if self.wish is None else self.wish
+
+    def holds(self, names: dict[str, str]) -> bool:
+        """Whether no other wish wants the release, by the names of wishes for releases."""
+        return names.get(self.release, self.name) == self.name
 
 
 class ServiceState(BaseModel):
@@ -42,15 +55,54 @@ class ServiceState(BaseModel):
     serving: str | None = None
     previous: str | None = None
     wanted: str | None = None
+    """What this node is to run,"""
+    next: str | None = None
+    """and what it is to have ready."""
     sequence: int = -1
     """Of the channel record seen last; the channel itself sees to it that it does not go back."""
+    wishes: dict[str, str] = Field(default_factory=dict)
+    """Name of the wish for each release of that record."""
     refused: Refused | None = None
+    declined: Refused | None = None
+    """As ``refused``, of the release that was to be had ready: a fault of one must not hide the other's."""
     trying: str | None = None
     """The release that is being loaded or on trial: if the process dies of it, the next one knows."""
     tries: int = 0
     """How often in a row a process began to load it and did not live to see it proven."""
     proven: bool = False
     """Whether ``trying`` was proven before, and is only loaded again at a start."""
+
+    @property
+    def good(self) -> list[str]:
+        """Releases to load at a start, the first one first."""
+        return [name for name in (self.serving, self.previous) if name]
+
+    @property
+    def bad(self) -> set[str]:
+        """Releases that were given up."""
+        return {refused.release for refused in (self.refused, self.declined) if refused}
+
+    @property
+    def given_up(self) -> Refused | None:
+        """What was refused last, of what the channel wants."""
+        return self.declined or self.refused
+
+    def told(self, sequence: int, wishes: Wishes) -> ServiceState:
+        """After a record with these wishes was seen. What was given up and is wanted anew is given up no more."""
+        names = wishes.names()
+        refused = self.refused if self.refused and self.refused.holds(names) else None
+        declined = self.declined if self.declined and self.declined.holds(names) else None
+        if declined and declined.release not in names:
+            declined = None
+        later = wishes.later.release if wishes.later else None
+        change = {"wanted": wishes.now.release, "next": later, "sequence": sequence, "wishes": names}
+        return self.model_copy(update=change | {"refused": refused, "declined": declined})
+
+    def switched(self, name: str, previous: str | None) -> ServiceState:
+        """After ``name`` came into service."""
+        declined = self.declined if self.declined and self.declined.release != name else None
+        change = {"serving": name, "previous": previous, "refused": None, "declined": declined}
+        return self.model_copy(update=change)
 
     def booted(self, name: str) -> ServiceState:
         """After ``name`` was loaded from the disk, which ends a refusal of it."""
@@ -66,16 +118,16 @@ class State(BaseModel):
     version: int = 1
     salt: str = Field(default_factory=lambda: secrets.token_hex(32))
     """Secret of this node from which the audit share is drawn."""
+    moved_to: int | None = None
+    """Ring that the channel named last; None for the one of node.yaml."""
     services: dict[str, ServiceState] = Field(default_factory=dict)
 
     def in_use(self) -> set[str]:
         """Digests of the releases to keep on the disk."""
         keep = set[str]()
         for known in self.services.values():
-            refused = known.refused.release if known.refused else None
             keep |= {name for name in (known.serving, known.previous, known.trying) if name}
-            if known.wanted and known.wanted != refused:  # it may be on its way
-                keep.add(known.wanted)
+            keep |= {name for name in (known.wanted, known.next) if name and name not in known.bad}  # on their way
         return keep
 
 
@@ -122,6 +174,16 @@ class StateFile:
                 return
             self.state.services[name] = value
             self._try_to_write()
+
+    def move(self, ring: int | None) -> None:
+        """Remember the ring that the channel names, as :meth:`update` does."""
+        with self._lock:
+            self.state.moved_to = ring
+            self._try_to_write()
+
+    def change(self, name: str, **fields: object) -> None:
+        """:meth:`update` these fields and leave the others."""
+        self.update(name, self.service(name).model_copy(update=fields))
 
 
 class StateLock:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edgeloop.edge.selection.budget import HourlyBudget
 from edgeloop.edge.selection.judgement import Judge, Sight, look
@@ -82,6 +82,13 @@ class ServiceSelector:
     def starved(self) -> int:
         """Audited samples that the budget had no room for."""
         return self._starved
+
+
+class Chooser(Protocol):
+    """What an answer needs of selection; :class:`Selectors` is one."""
+
+    def choose(self, config: NodeConfig, sample_id: str, payload: bytes, answer: Answer, size: int, /) -> Choice:
+        """Decide on one answered input; ``size`` is the bytes that keeping it would send."""
 
 
 class Selectors:

@@ -34,7 +34,7 @@ class RingEvidence:
     switched: int = 0
     """Online touched nodes that serve it."""
     failed: int = 0
-    """Touched nodes that refused it, fell back from it, or were online before it and are lost since."""
+    """Touched nodes that refused it, or fell back from it."""
     first_failure: str = ""
     """``<node>: <what it said>``."""
     timed: int = 0
@@ -44,5 +44,10 @@ class RingEvidence:
     release: Tally = Tally()
     former: Tally = Tally()
     """The same nodes under the release before."""
+    lost: int = 0
+    """Touched nodes that said they serve it and are offline now. Bad links do that too: they fail nothing, and count as
+    undecided."""
+    is_first: bool = False
+    """There is no former release: nothing to compare with, however long one waits."""
     complete: bool = True
     """False when not all that the broker keeps was heard: such evidence passes nothing."""

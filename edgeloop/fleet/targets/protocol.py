@@ -6,9 +6,9 @@ crash, and changes only what differs. Calls grow with rings and sites, never wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -102,3 +102,14 @@ class Target(Protocol):
 
     def revert(self, wave: Wave) -> Outcome:
         """Make the ring be like ``wave``, which names a release that it ran before; not held up by any window."""
+
+
+@runtime_checkable
+class Sited(Protocol):
+    """A target whose rings are several sites, each of which can be asked alone."""
+
+    def sites(self, ring: int) -> Sequence[str]:
+        """Names of the ring's sites."""
+
+    def at(self, site: str) -> Target:
+        """The same target with this site only."""

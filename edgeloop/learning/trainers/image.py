@@ -34,10 +34,11 @@ class FrozenTrainer(RoundTrainer):
         return frozen_backbone(self.workshop.store, self.workshop.service, base)
 
     def layers(self, material: Material, base: Base | None, backbone: Backbone | None) -> dict[str, str]:
-        """The backbone as it is, and a new head."""
+        """The backbone as it is, with what it was exported from where it was trained here, and a new head."""
         assert backbone is not None
         check_labels(material.truth, self.workshop.service.labels or [])
-        return {"backbone": backbone.digest, "head": self._head(material, backbone)}
+        head = self._head(material, backbone)
+        return {"backbone": backbone.digest, **trained_source(base, backbone.digest), "head": head}
 
     def _head(self, material: Material, backbone: Backbone) -> str:
         work, count = self.workshop, len(material.rows)
@@ -102,6 +103,13 @@ def frozen_backbone(store: ObjectStore, service: Service, base: Base | None) -> 
     backbone = read_backbone(path)
     put_blob(store, path.read_bytes())
     return backbone
+
+
+def trained_source(base: Base | None, backbone: str) -> dict[str, str]:
+    """Layer ``keras`` of the champion while the backbone is its: later training starts from it, and other precisions
+    are made of it."""
+    layers = base.layers if base else {}
+    return {"keras": layers["keras"]} if "keras" in layers and layers.get("backbone") == backbone else {}
 
 
 def _is_changed(store: ObjectStore, service: Service, base: Base, path: Path) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop.clients.objects import MemoryStore, ObjectMissing, ObjectStore
+from edgeloop.fleet.draft import Draft
+from edgeloop.fleet.pointings import point
 from edgeloop.fleet.publisher import Publisher
 from edgeloop.fleet.repository import Repository
 from edgeloop.fleet.signing import Keys
@@ -116,8 +118,13 @@ class SignedChannel:
         former = self._publisher.wanted(self._service, self._ring)
         sequence = former.sequence + 1 if former else 1
         record = Wanted(service=self._service, ring=self._ring, release=release.digest, sequence=sequence)
-        repository = Repository(self._store, Keys(self._folder / "keys"))
-        repository.commit(lambda draft: self._publisher._want(draft, record))
+        keys = Keys(self._folder / "keys")
+
+        def change(draft: Draft) -> bool:
+            point(draft, keys, record)
+            return True
+
+        Repository(self._store, keys).commit(change)
 
     def _write_the_old_record(self, release: Release) -> None:
         """The record that nodes believed before the channel was signed."""

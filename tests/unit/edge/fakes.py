@@ -104,12 +104,13 @@ class Bench:
         self.runtime.switch(SERVICE, Loaded("sha256:r1", "1", self.config, self.model))
         self.spool = Spool(self.folder, self.limits)
         self.stats = Stats([SERVICE])
+        self.selectors = Selectors(self.folder / "selection", b"salt")
         self.gateway = Gateway(
             "n1",
             self.runtime,
             self.spool,
             self.stats,
-            Selectors(self.folder / "selection", b"salt"),
+            self.selectors,
             grouped=self.grouped,
             remember=1000,  # a test of memory must not wait until all are there
         )

@@ -30,6 +30,9 @@ from edgeloop.edge.releases.agent import Agent
 from edgeloop.edge.releases.attempts import CRASHES
 from edgeloop.edge.releases.downloads import Allowance, Downloads
 from edgeloop.edge.reports import Reporter
+from edgeloop.fleet.channel import Pointing
+from edgeloop.samples.cohorts import place
+from edgeloop.samples.releases import Next, Variant, release_key
 from tests.servers.authority import Authority
 from tests.unit.edge.fakes import SERVICE, FakeModel, load_fake, publish
 from tests.unit.edge.whole import Whole, until
@@ -118,6 +121,32 @@ def test_a_report_that_waits_for_the_disk_holds_up_no_answer(whole: Whole, monke
 
     whole.run(work)
     assert asked and threading.main_thread() not in asked
+
+
+def test_its_name_decides_its_batch_and_its_profile_the_variant(whole: Whole) -> None:
+    salt = next(s for s in map(str, range(100)) if place(s, "n1") < place(s, ""))
+    below = f"{int(place(salt, 'n1'), 16) + 1:016x}"
+    first, own = publish(whole.store, "1"), publish(whole.store, "own")
+    given = {"profile": "pi", "runtime": "onnx", "precision": "int8", "agreement": 1.0, "compared": 9}
+    variant = Variant.model_validate({**given, "layers": own.layers})
+    second = publish(whole.store, "2").model_copy(update={"variants": [variant]})
+    whole.store.put(release_key(SERVICE, second.digest), second.to_bytes())
+    whole.want(first)
+    whole.publisher.approve(SERVICE, second.digest)
+    to = Pointing(first.digest, Next(release=second.digest, salt=salt, below=below))
+    whole.publisher.point_many(SERVICE, {0: to})
+
+    def serves() -> bool:
+        report = whole.report()
+        return report is not None and (report.serving, report.profile) == (second.digest, "pi")
+
+    async def work(_node: Node) -> None:
+        await until(serves)
+
+    whole.run(work, profile="pi")
+    blobs = {f"sha256:{path.name}" for path in (whole.folder / "state" / "blobs" / "sha256").iterdir()}
+    assert {layer.digest for layer in own.layers} <= blobs
+    assert not {layer.digest for layer in second.layers if layer.role == "model"} & blobs
 
 
 # --- what node.yaml says reaches its part

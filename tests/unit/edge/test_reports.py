@@ -15,6 +15,7 @@ from edgeloop.edge.clock import SKEW_SECONDS, NodeClock
 from edgeloop.edge.memory import resident_bytes
 from edgeloop.edge.metrics import exposition
 from edgeloop.edge.releases.agent import Agent
+from edgeloop.edge.releases.place import Place
 from edgeloop.edge.releases.state import Refused, ServiceState
 from edgeloop.edge.reports import Reporter, alive_message
 from edgeloop.edge.runtime import Loaded
@@ -36,12 +37,16 @@ class FakeAgent:
     def __init__(self) -> None:
         self.state = ServiceState(serving="sha256:b", previous="sha256:a", wanted="sha256:c")
         self.error: str | None = None
+        self.ready: str | None = None
 
     def status(self, _service: str) -> tuple[ServiceState, str | None]:
         return self.state, self.error
 
     def serving(self, _service: str) -> str | None:
         return self.state.serving
+
+    def staged(self, _service: str) -> str | None:
+        return self.ready
 
 
 class Site:
@@ -53,8 +58,10 @@ class Site:
         self.agent, self.wall, self.monotonic = FakeAgent(), Clock(1.8e9), Clock()
         self.clock = NodeClock(self.wall, self.monotonic)
         b = self.bench
-        agent = cast(Agent, self.agent)
-        self.reporter = Reporter("n1", 3, agent, b.stats, b.spool, b.gateway._selectors, self.clock, self.folder)
+        agent, place = cast(Agent, self.agent), Place(3)
+        self.reporter = Reporter(
+            "n1", place, agent, b.stats, b.spool, b.selectors, self.clock, self.folder, profile="pi"
+        )
 
     def report(self) -> Report:
         """As a reader of the broker gets it."""
@@ -79,12 +86,17 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_a_report_says_what_is_wanted_served_and_refused(site: Site) -> None:
+    assert (site.report().refused, site.report().staged) == (None, None)
     site.agent.state.refused = Refused(release="sha256:d", sequence=1, error="no")
+    site.agent.ready = "sha256:e"
     site.agent.error = "the store is away"
     report = site.report()
     assert (report.node, report.ring, report.service, report.online) == ("n1", 3, SERVICE, True)
     assert (report.wanted, report.serving, report.previous) == ("sha256:c", "sha256:b", "sha256:a")
     assert (report.refused, report.last_error) == ("sha256:d", "the store is away")
+    assert (report.staged, report.profile) == ("sha256:e", "pi")
+    site.agent.state.declined = Refused(release="sha256:e", sequence=1, error="no")
+    assert site.report().refused == "sha256:e"  # of what is on its way in, before what ran
     assert not site.reporter.report(SERVICE, online=False).online
     assert (time.time() - report.at.timestamp()) < 5
 
@@ -95,6 +107,17 @@ def test_answers_errors_and_captures_are_counted(site: Site) -> None:
     report = site.report()
     assert (report.answered, report.failed, report.captured, report.not_captured) == (2, 1, 2, 0)
     assert report.spool_samples == 2 and report.spool_bytes == site.bench.spool.size > 0
+
+
+def test_what_is_said_of_the_serving_release_begins_with_it(site: Site) -> None:
+    for payload in (ROW, b"[0.25,1]", b"junk"):
+        site.bench.gateway.handle(SERVICE, "d", payload)
+    report = site.report()
+    assert (report.release_answered, report.release_failed) == (2, 1) and report.latency_ms_p99 is not None
+    site.bench.stats.new_release(SERVICE)
+    report = site.report()
+    assert (report.release_answered, report.release_failed, report.latency_ms_p99) == (0, 0, None)
+    assert (report.answered, report.failed) == (2, 1)
 
 
 def test_a_disk_that_takes_nothing_is_said_with_what_it_cost(site: Site) -> None:

@@ -17,9 +17,10 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets
 
 from edgeloop.clients.broker import MemoryHub, Message
 from edgeloop.clients.objects import MemoryStore, ObjectStore
-from edgeloop.fleet.channel import NotApproved, point_ring
-from edgeloop.fleet.publisher import APPROVED, Publisher
-from edgeloop.fleet.repository import LIFETIMES, ChannelBusy, ForeignKey, ForeignMetadata
+from edgeloop.fleet.approvals import APPROVED
+from edgeloop.fleet.channel import AwaitingSignature, NotApproved, point_ring
+from edgeloop.fleet.metadata import LIFETIMES, ChannelBusy, ForeignKey, ForeignMetadata
+from edgeloop.fleet.publisher import Publisher
 from edgeloop.fleet.signing import ROLES, Keys, KeyUnavailable, UnknownRole, UnusableKey
 from edgeloop.samples.records import now
 from edgeloop.samples.releases import (
@@ -181,6 +182,28 @@ def test_old_approvals_go_but_never_one_that_a_ring_runs(world: World) -> None:
     assert len(kept) <= APPROVED + 1
     assert first.removeprefix("sha256:") in kept and later[-1].removeprefix("sha256:") in kept
     assert later[0].removeprefix("sha256:") not in kept
+
+
+def test_the_oldest_approvals_go_whatever_is_said_beside_them(world: World) -> None:
+    names = put(world.store, *[str(n) for n in range(APPROVED + 2)])
+    for number, name in enumerate(names):
+        world.publisher.approve(SERVICE, name, {"a": 99 - number})
+    kept = {"sha256:" + t.hashes["sha256"] for t in world.role(f"releases-{SERVICE}").targets.values()}
+    assert kept == set(names[2:])
+
+
+def test_the_channel_can_be_looked_at_without_any_key(world: World) -> None:
+    assert world.publisher.show() is None
+    [one] = world.approved("1")
+    world.publisher.point(SERVICE, 0, one)
+    world.store.delete(metadata_key("timestamp.json"))
+    for role in ROLES:
+        (world.keys.folder / f"{role}.pem").unlink()
+    before = {i.key for i in world.store.list("")}
+    view = world.another().show()
+    assert view is not None and [a.rings for a in view.services[SERVICE]] == [(0,)]
+    assert not any(role.here for role in view.roles) and "timestamp" not in {role.role for role in view.roles}
+    assert {i.key for i in world.store.list("")} == before
 
 
 def test_services_do_not_share_metadata(world: World) -> None:
@@ -362,7 +385,7 @@ def test_without_the_approvers_key_nothing_is_approved_but_rings_still_move(worl
     one, two = world.approved("1", "2")
     (world.keys.folder / "releases.pem").unlink()
     [three] = put(world.store, "3")
-    with pytest.raises(KeyUnavailable, match=r"releases\.pem"):
+    with pytest.raises(AwaitingSignature, match=r"releases\.pem: run  edgeloop release sign rater sha256:"):
         world.publisher.approve(SERVICE, three)
     for name in (one, two):
         world.publisher.point(SERVICE, 0, name)

@@ -14,7 +14,9 @@ from edgeloop.clients.objects import MemoryStore, ObjectStore
 from edgeloop.clients.registry import MemoryRegistry, ModelVersion
 from edgeloop.learning.tabular import fit_pipeline, to_onnx
 from edgeloop.quality.validate import validate
-from edgeloop.release.build import PROBES, IncompleteVersion, build_release, release_champion
+from edgeloop.release.build import IncompleteVersion, build_release, release_champion
+from edgeloop.release.optimise.measured import Measured
+from edgeloop.release.optimise.variants import PROBES
 from edgeloop.samples.dataset import UnknownDataset, freeze
 from edgeloop.samples.payloads import encode_features
 from edgeloop.samples.records import Label, Sample, digest
@@ -23,6 +25,7 @@ from edgeloop.samples.segments import to_row
 from edgeloop.samples.service import NodeConfig
 from edgeloop.samples.table import Tables
 from edgeloop.store import FleetStore
+from tests.unit.release.optimise.bars import profile
 from tests.unit.samples.broken import Crash, Fuse, Guarded, crash_everywhere
 from tests.unit.samples.make import label, looker, picture, regressor, sample
 
@@ -196,7 +199,8 @@ class World:
             parts.get("tables", self.tables),
             self.registry,
             parts.get("fleet", self.fleet),
-            regressor(),
+            regressor(delivery={"profiles": [p.name for p in parts.get("profiles", [])]}),
+            parts.get("profiles", []),
         )
 
 
@@ -297,6 +301,84 @@ def test_crash_at_every_point_of_releasing_the_champion(tmp_path: Path, onnx: by
         world.fleet.close()
 
     results: set[Any] = set()
+    assert crash_everywhere(run) > 10
+    assert len(results) == 1
+
+
+PROFILES = [profile("pi"), profile("server", arch="amd64")]
+
+
+def test_a_table_model_has_one_form_for_all_profiles_and_each_its_own_probe(tmp_path: Path, onnx: bytes) -> None:
+    world = World(tmp_path, onnx)
+    world.registry.set_champion("rater", "1")
+    plain, released = world.release(), world.release(profiles=PROFILES)
+    assert plain is not None
+    assert released is not None
+    assert released != plain
+    made = parse_release(world.store.get(release_key("rater", released[1])), released[1])
+    assert [(v.profile, v.runtime, v.precision, v.agreement) for v in made.variants] == [
+        ("pi", "onnx", "float32", 1.0),
+        ("server", "onnx", "float32", 1.0),
+    ]
+    for variant in made.variants:
+        assert made.layers_for(variant.profile) == variant.layers
+        assert variant.layers[:2] == made.layers[:2]
+        probe = world.store.get(blob_key(variant.layers[2].digest))
+        assert len(json.loads(probe)["cases"]) == PROBES
+        run_probe(load_model(regressor().node_config(), {"model": onnx}), probe, classifier=False)
+    kept = Measured(world.fleet.database).of_release(released[1])
+    assert [(f.profile, f.service, f.runtime) for f in kept] == [("pi", "rater", "onnx"), ("server", "rater", "onnx")]
+    assert all(f.p50_ms and f.p50_ms > 0 for f in kept)
+    assert world.release(profiles=PROFILES) == released
+    assert world.release(profiles=PROFILES[:1]) != released
+
+
+def test_releases_from_before_there_were_profiles_keep_their_names(tmp_path: Path, onnx: bytes) -> None:
+    """A release that is in a fleet is asked for again by its digest, and its manifest has no word of variants."""
+    world = World(tmp_path, onnx)
+    world.registry.set_champion("rater", "1")
+    released = world.release()
+    assert released is not None
+    data = world.store.get(release_key("rater", released[1]))
+    assert b"variants" not in data
+    assert parse_release(data, released[1]).to_bytes() == data
+    assert parse_release(data, released[1]).layers_for("pi") == parse_release(data, released[1]).layers
+
+
+def test_a_manifest_that_is_lost_is_made_again_where_variants_are_asked_for(tmp_path: Path, onnx: bytes) -> None:
+    world = World(tmp_path, onnx)
+    world.registry.set_champion("rater", "1")
+    released = world.release(profiles=PROFILES)
+    assert released is not None
+    world.store.delete(release_key("rater", released[1]))
+    assert world.release(profiles=PROFILES) == released
+    assert world.store.size(release_key("rater", released[1]))
+
+
+def test_crash_at_every_point_of_releasing_with_variants(tmp_path: Path, onnx: bytes) -> None:
+    world = World(tmp_path, onnx)
+    world.registry.set_champion("rater", "1")
+    fresh = everything(world.store)
+    results: set[Any] = set()
+
+    def run(fuse: Fuse) -> None:
+        for key in everything(world.store).keys() - fresh.keys():
+            world.store.delete(key)
+        fleet = FleetStore(f"sqlite:///{tmp_path / f'{fuse.left}.db'}")
+        parts = {
+            "store": Guarded(world.store, fuse, "get", "create", "size"),
+            "fleet": Guarded(fleet, fuse, "release_of", "entry", "add_release"),
+        }
+        try:
+            world.release(**parts, profiles=PROFILES)
+        except Crash:
+            world.release(fleet=fleet, profiles=PROFILES)
+        released = world.release(fleet=fleet, profiles=PROFILES)
+        assert released is not None
+        figures = [f.profile for f in Measured(fleet.database).of_release(released[1])]
+        results.add((released, tuple(figures), tuple(sorted(everything(world.store)))))
+        fleet.close()
+
     assert crash_everywhere(run) > 10
     assert len(results) == 1
 

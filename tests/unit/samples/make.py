@@ -17,6 +17,11 @@ from edgeloop.samples.service import Service
 START = datetime(2024, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
+def _made(values: dict[str, Any]) -> Service:
+    """Rings do not soak unless a test says so: nothing here waits for five minutes."""
+    return Service.model_validate({**values, "rollout": {"soak_seconds": 0, **values.get("rollout", {})}})
+
+
 def regressor(**changes: Any) -> Service:
     """A tabular regressor ``rater`` of two features, a between 0 and 10 and b without a range."""
     values: dict[str, Any] = {
@@ -27,7 +32,7 @@ def regressor(**changes: Any) -> Service:
         "features": [{"name": "a", "min": 0, "max": 10}, {"name": "b"}],
         "target": {"name": "y", "min": 0, "max": 10},
     }
-    return Service.model_validate(values | changes)
+    return _made(values | changes)
 
 
 def classifier(**changes: Any) -> Service:
@@ -41,7 +46,7 @@ def classifier(**changes: Any) -> Service:
         "labels": ["x", "y", "z"],
         "trainer": {"pipeline": "edgeloop.learning.tabular:logistic", "params": {}},
     }
-    return Service.model_validate(values | changes)
+    return _made(values | changes)
 
 
 def looker(**changes: Any) -> Service:
@@ -55,7 +60,7 @@ def looker(**changes: Any) -> Service:
         "labels": ["cat", "dog"],
         "trainer": {"backbone": "some.tflite"},
     }
-    return Service.model_validate(values | changes)
+    return _made(values | changes)
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "JPEG") -> bytes:

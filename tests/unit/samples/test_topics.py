@@ -18,9 +18,34 @@ def test_a_device_topic_round_trips(service: str, device: str, leaf: str) -> Non
     assert topics.parse_device_topic(topic) == (service, device, leaf)
 
 
+@given(LEVEL, LEVEL)
+def test_a_nodes_topic_round_trips(node: str, service: str) -> None:
+    assert topics.parse_node_topic(topics.report_topic(node, service)) == (node, service)
+    assert topics.parse_node_topic(topics.alive_topic(node)) == (node, "")
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        topics.FLUSH,
+        f"{topics.MARKS}/7",
+        topics.wanted_topic("s", 1),
+        topics.device_topic("s", "d", "input"),
+        topics.report_topic("n", ""),
+        topics.report_topic("n", "s/more"),
+        topics.alive_topic("n") + "/more",
+        "edgeloop/v2/nodes/n/alive",
+        "",
+    ],
+)
+def test_what_is_no_nodes_topic(topic: str) -> None:
+    assert topics.parse_node_topic(topic) is None
+
+
 def test_filters_match_what_is_published() -> None:
     assert topic_matches_sub(topics.NODES, topics.report_topic("n", "s"))
     assert topic_matches_sub(topics.NODES, topics.alive_topic("n"))
+    assert topic_matches_sub(topics.NODES, f"{topics.MARKS}/reader")
     assert not topic_matches_sub(topics.NODES, topics.device_topic("s", "d", "input"))
     assert not topic_matches_sub(topics.NODES, topics.wanted_topic("s", 0))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeloop.samples.topics import report_topic
 from edgeloop.settings import HOME_VERSION, Settings, make_home
 from edgeloop.stack import doctor
 from edgeloop.stack.doctor import (
@@ -19,12 +20,14 @@ from edgeloop.stack.doctor import (
     check_packages,
     check_ports,
     check_python,
+    check_reports,
     check_rooms,
     check_server,
     check_store,
     diagnose,
 )
 from edgeloop.stack.status import stack_status
+from tests.servers.mosquitto import Mosquitto
 
 
 def none_installed(_package: str) -> str | None:
@@ -124,6 +127,24 @@ def test_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (none.ok, none.warning) == (False, False)
     monkeypatch.setattr(doctor, "find_mosquitto", lambda: "/usr/sbin/mosquitto")
     assert check_broker(settings, False, none_installed).ok
+
+
+@pytest.mark.parametrize(("queue", "ok"), [(10, False), (0, True)])
+def test_a_broker_that_drops_reports(tmp_path: Path, queue: int, ok: bool) -> None:
+    from edgeloop.clients.broker import connect
+
+    with Mosquitto(tmp_path / "mosquitto", options=[f"max_queued_messages {queue}"]) as server:
+        node = connect(server.url, "node", receive_maximum=1000)
+        kept = [node.publish_nowait(report_topic(f"n{n}", "rater"), b"{}", retain=True) for n in range(2100)]
+        for one in kept:
+            one.result(20)
+        node.close()
+        (check,) = check_reports(Settings(home=tmp_path, broker=server.url), False)
+    assert check.ok is ok
+    assert ("max_queued_messages" in check.fix) is not ok
+    assert ok is (check.detail == "2100 words of nodes, read to the end")
+    assert check_reports(Settings(home=tmp_path, broker=server.url), False) == []  # it does not answer now
+    assert check_reports(Settings(home=tmp_path), False) == []
 
 
 def test_a_broker_that_was_named_must_answer(tmp_path: Path) -> None:

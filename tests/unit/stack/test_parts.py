@@ -175,3 +175,29 @@ def test_the_page_waits_for_nobody_and_can_be_left_out(plan: StackPlan) -> None:
     assert "page" not in without.listening
     assert "page" not in [part.name for part in build_parts(without, PORTS, {}, {})]
     assert "page" not in build_addresses(without, PORTS)
+
+
+def test_the_hook_is_told_of_and_can_be_left_out(plan: StackPlan) -> None:
+    hooked = replace(plan, hook=True)
+    parts = {part.name: part for part in build_parts(hooked, {**PORTS, "hook": 7}, {}, {})}
+    assert (parts["hook"].needs, parts["hook"].address) == (("mlflow",), "http://127.0.0.1:7")
+    assert parts["hook"].command[-4:] == ("release", "hook", "--port", "7")
+    assert parts["mlflow"].env["MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS"] == "true"
+    without = {part.name: part for part in build_parts(plan, PORTS, {}, {})}
+    assert "hook" not in without
+    assert "hook" not in plan.listening
+    assert not [name for name in without["mlflow"].env if "WEBHOOK" in name]
+
+
+def test_mlflow_keeps_its_key_for_webhooks_for_its_owner(plan: StackPlan) -> None:
+    from cryptography.fernet import Fernet
+
+    hooked = replace(plan, hook=True)
+    name = "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY"
+    keys = {
+        next(p for p in build_parts(hooked, {**PORTS, "hook": 7}, {}, {}) if p.name == "mlflow").env[name]
+        for _ in range(2)
+    }
+    (key,) = keys
+    Fernet(key.encode())
+    assert (plan.home / "mlflow" / "webhook.key").stat().st_mode & 0o777 == 0o600

@@ -69,3 +69,32 @@ def test_a_backbone_that_was_trained_here_outlives_the_heads_on_it(tmp_path: Pat
         store.create(candidate_key(service.name, key), canonical(made.model_dump(mode="json")))
     assert image.frozen_backbone(store, service, head).digest == layers["backbone"]
     assert image.frozen_backbone(store, service, head.model_copy(update={"key": None})).digest == digest(b"other")
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ({"backbone": "sha256:b", "keras": "sha256:k"}, {"keras": "sha256:k"}),
+        ({"backbone": "sha256:other", "keras": "sha256:k"}, {}),
+        ({"backbone": "sha256:b"}, {}),
+        (None, {}),
+    ],
+    ids=["same backbone", "another backbone", "never trained here", "no champion"],
+)
+def test_what_a_backbone_was_exported_from_is_carried_on_with_it(
+    layers: dict[str, str] | None, expected: dict[str, str]
+) -> None:
+    """Other precisions are made of it, and the next full training starts from it."""
+    base = None if layers is None else Base(version="1", dataset="d", layers=layers)
+    assert image.trained_source(base, "sha256:b") == expected
+
+
+def test_a_head_round_keeps_the_keras_backbone_of_the_champion(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    base = Base(version="1", dataset="d", layers={"backbone": "sha256:b", "keras": "sha256:k", "head": "sha256:old"})
+    trainer = image.FrozenTrainer(SimpleNamespace(service=looker(), store=store))  # type: ignore[arg-type]
+    monkeypatch.setattr(trainer, "_head", lambda *_: "sha256:new")
+    material: Any = SimpleNamespace(truth=["cat", "dog"] * 20, rows=[])
+    backbone: Any = SimpleNamespace(digest="sha256:b")
+    made = trainer.layers(material, base, backbone)
+    assert made == {"backbone": "sha256:b", "keras": "sha256:k", "head": "sha256:new"}

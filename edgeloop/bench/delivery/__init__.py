@@ -1,0 +1,1 @@
+"""``edgeloop bench delivery``: bytes that travel to a node, beside images and deltas of them."""

@@ -1,0 +1,149 @@
+"""What travels to one node, at a real agent on the real signed channel of a fleet of some size.
+
+The node looks after every commit that concerns its ring, as if each look met a new state: the most that can travel.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeloop.bench.delivery.counted import CountedStore
+from edgeloop.bench.delivery.models import SERVICE, Trio
+from edgeloop.bench.delivery.result import Travelled
+from edgeloop.clients.objects import ObjectStore
+from edgeloop.edge.releases.agent import Agent
+from edgeloop.edge.releases.blobs import Blobs
+from edgeloop.edge.releases.channel import Channel
+from edgeloop.edge.releases.state import StateFile
+from edgeloop.edge.runtime import Runtime
+from edgeloop.edge.stats import Stats
+from edgeloop.errors import EdgeloopError
+from edgeloop.fleet.approvals import APPROVED
+from edgeloop.fleet.channel import Pointing
+from edgeloop.fleet.publisher import Publisher
+from edgeloop.fleet.signing import Keys
+from edgeloop.samples.cohorts import EVERYONE, NOBODY, place
+from edgeloop.samples.records import digest
+from edgeloop.samples.releases import Next, Release, Wanted, release_key
+from edgeloop.samples.topics import wanted_topic
+
+_NODE = "node-0001"
+_APPROVERS = {"approved": ["someone@example.org"]}
+
+
+class NothingServes(EdgeloopError):
+    """The node did not do what the channel says, so what it read means nothing."""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """How large a fleet the channel is of."""
+
+    rings: int = 20
+    services: int = 5
+
+
+class Site:
+    """The channel of a fleet, as full of signatures as it can be, and one node of its last ring."""
+
+    def __init__(self, store: ObjectStore, folder: Path, trio: Trio, fleet: Fleet) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._ring = fleet.rings - 1
+        self._service = trio.first.service
+        self._publisher = Publisher(store, Keys(folder / "keys"))
+        self._trio = trio
+        root = self._publisher.ensure()
+        self._fill()
+        self.counted = CountedStore(store, trio.roles)
+        channel = Channel(lambda: self.counted, root, folder / "node" / "channel", self._ring)
+        state = StateFile(folder / "node")
+        self._agent = Agent(
+            channel, Runtime(1), Blobs(folder / "node"), state, Stats([self._service]), node=_NODE
+        )  # fmt: skip
+
+    def _fill(self) -> None:
+        """Other services, and all the approvals of earlier releases that are kept."""
+        for number in range(1, self._fleet.services):
+            other = self._trio.first.model_copy(update={"service": f"{SERVICE}-{number}"})
+            self._approve(other)
+            self._publisher.point(other.service, 0, other.digest)
+        for number in range(APPROVED):
+            self._approve(self._trio.first.model_copy(update={"version": f"0.{number}"}))
+        self._approve(self._trio.first)
+
+    def _approve(self, release: Release) -> None:
+        self._store.create(release_key(release.service, release.digest), release.to_bytes())
+        self._publisher.approve(release.service, release.digest, _APPROVERS)
+
+    # --- looks
+
+    def look(self, *acts: Callable[[], int]) -> Travelled:
+        """What travels to the node when it looks after each of ``acts``; what these return are bytes of nudges."""
+        parts: Counter[str] = Counter()
+        before = self.counted.requests
+        for act in acts or (lambda: 0,):
+            self.counted.parts.clear()
+            parts["nudge"] += act()
+            self._agent.poll(self._service, self.counted)
+            parts.update(self.counted.parts)
+        found = {name: count for name, count in sorted(parts.items()) if count}
+        return Travelled(bytes=sum(found.values()), requests=self.counted.requests - before, parts=found)
+
+    def first(self) -> Travelled:
+        """A new node in a fleet that runs the first release."""
+        pointing = dict.fromkeys(range(self._fleet.rings), Pointing(self._trio.first.digest))
+        self._publisher.point_many(self._service, pointing)
+        found = self.look()
+        self._check(self._trio.first)
+        return found
+
+    def move(self, former: Release, to: Release) -> Travelled:
+        """``to`` is approved, and comes to the node's ring in one batch: staged, switched to, the ring's own."""
+        steps = self._steps(self._ring, former, to)
+        found = self.look(lambda: self._approved(to), *steps)
+        self._check(to)
+        return found
+
+    def fleet_wide(self, former: Release, to: Release) -> Travelled:
+        """As :meth:`move` through all rings, the node's the last, in two batches each; the node looks every time."""
+        acts = [lambda: self._approved(to)]
+        for ring in range(self._fleet.rings):
+            acts += self._steps(ring, former, to, half=True)
+        found = self.look(*acts)
+        self._check(to)
+        return found
+
+    def _steps(self, ring: int, former: Release, to: Release, *, half: bool = False) -> list[Callable[[], int]]:
+        salt = digest(f"{to.digest} {to.version}".encode()).removeprefix("sha256:")[:32]
+        bounds = [NOBODY, *([_above(salt)] if half else []), EVERYONE]
+        pointings = [Pointing(former.digest, Next(release=to.digest, salt=salt, below=below)) for below in bounds]
+        return [self._pointing(ring, one) for one in (*pointings, Pointing(to.digest))]
+
+    def _pointing(self, ring: int, to: Pointing) -> Callable[[], int]:
+        def act() -> int:
+            record, _ = self._publisher.point_many(self._service, {ring: to})[ring]
+            return self._nudge(record) if ring == self._ring else 0
+
+        return act
+
+    def _approved(self, release: Release) -> int:
+        self._publisher.approve(self._service, release.digest, _APPROVERS)
+        return 0
+
+    def _nudge(self, record: Wanted) -> int:
+        return len(record.to_bytes()) + len(wanted_topic(self._service, self._ring))
+
+    def _check(self, release: Release) -> None:
+        serving = self._agent.serving(self._service)
+        if serving != release.digest:
+            why = self._agent.status(self._service)[1]
+            raise NothingServes(f"the node serves {serving}, not {release.digest} ({why}): look at its backbone")
+
+
+def _above(salt: str) -> str:
+    """A bound that the node's place is not below."""
+    return place(salt, _NODE)

@@ -1,0 +1,72 @@
+"""Collects what a decision is made of, for the rings that matter now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from edgeloop.fleet.rollouts.effects import Applied, Effects
+from edgeloop.fleet.rollouts.evidence import RingEvidence
+from edgeloop.fleet.rollouts.facts import Facts, RingFacts
+from edgeloop.fleet.rollouts.roster import Roster
+from edgeloop.fleet.rollouts.states import RingView, View, touched_rings
+from edgeloop.fleet.targets.protocol import Observed
+from edgeloop.samples.cohorts import EVERYONE
+
+
+def gather(
+    view: View, roster: Roster, effects: Effects, applied: Applied, at: datetime, *, complete: bool, newer: bool
+) -> Facts:
+    """What is known of ``view``, its wishes having been applied."""
+    facts = Facts(applied=applied.is_done, refused=applied.refused, complete=complete, newer=newer)
+    if view.state == "reverting":
+        is_channel = view.strategy.target == "agent"
+        return replace(facts, stuck=_stuck(view, roster, at) if is_channel else _not_back(view, effects))
+    looked_at = [ring for ring in view.rings if ring.state != "waiting"]
+    return replace(facts, rings={ring.ring: _of_ring(view, ring, roster, effects, at) for ring in looked_at})
+
+
+def _of_ring(view: View, ring: RingView, roster: Roster, effects: Effects, at: datetime) -> RingFacts:
+    if view.strategy.target != "agent":
+        observed = effects.observe(view, ring.ring)
+        return RingFacts(_evidence(observed) if observed else RingEvidence(), ring.below)
+    # While it stages nobody is told to switch: what is asked is whether all could.
+    below = EVERYONE if ring.state == "staging" else ring.below
+    limits, since = view.strategy.thresholds, ring.begun_at
+    evidence = roster.evidence(
+        view.service, ring.ring, view.release, ring.stands, view.salt, below, limits, at, since=since
+    )
+    names = () if below == EVERYONE and ring.state != "staging" else tuple(roster.names(view.service, ring.ring))
+    return RingFacts(evidence, ring.below, names)
+
+
+def _evidence(seen: Observed) -> RingEvidence:
+    online = seen.nodes - seen.offline
+    return RingEvidence(
+        nodes=seen.nodes,
+        online=online,
+        touched=seen.nodes,
+        touched_online=online,
+        staged=seen.staged,
+        switched=seen.switched,
+        failed=seen.failed,
+        first_failure=seen.reason,
+    )
+
+
+def _stuck(view: View, roster: Roster, at: datetime) -> tuple[str, ...]:
+    """Online nodes of the rollout's rings that serve the release still; other rings are none of its business."""
+    serving = set(roster.serving(view.service, view.release, at))
+    if not serving:
+        return ()
+    return tuple(sorted(serving & {name for ring in view.rings for name in roster.names(view.service, ring.ring)}))
+
+
+def _not_back(view: View, effects: Effects) -> tuple[str, ...]:
+    """Rings of a cluster of which nodes that are there neither run the former release nor fail with it."""
+    seen = {ring.ring: effects.observe(view, ring.ring) for ring in touched_rings(view)}
+    return tuple(
+        f"ring {ring} ({one.switched} of {one.nodes - one.offline} are back)"
+        for ring, one in seen.items()
+        if one is not None and one.switched + one.failed < one.nodes - one.offline
+    )

@@ -1,0 +1,133 @@
+"""Where a rollout stands, for people and for whoever follows it to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from edgeloop.errors import EdgeloopError
+from edgeloop.fleet.rollouts.state_store import StateStore
+from edgeloop.fleet.rollouts.states import TERMINAL, RingState, State, View
+from edgeloop.samples.records import now
+from edgeloop.store import FleetStore
+
+#: Waits that only a person ends.
+_PERSON = frozenset({"approval", "pause", "person"})
+
+
+class RolloutUnfinished(EdgeloopError):
+    """A rollout did not end in the time allowed; it goes on with the next tick."""
+
+
+class RingStatus(BaseModel):
+    """Where one ring stands; its counts are those of the last look."""
+
+    ring: int
+    state: RingState
+    batch: int
+    nodes: int
+    online: int
+    switched: int
+    failed: int
+    approved_by: list[str] = Field(default_factory=list)
+
+
+class RolloutStatus(BaseModel):
+    """Where a rollout stands."""
+
+    service: str
+    release: str
+    former: str | None
+    state: State
+    wave: int
+    """Index of the ring whose turn it is."""
+    reason: str
+    switched: int = 0
+    """Online nodes of the ring that run the release."""
+    online: int = 0
+    rollout: int = 0
+    waits: str = ""
+    """For what, beside nodes that do as they are told: approval, window, rate, soak, pause, turn or person."""
+    next_look: datetime | None = None
+    """Before this moment nothing but a failure or a person changes it."""
+    rings: list[RingStatus] = Field(default_factory=list)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing changes it any more."""
+        return self.state in TERMINAL
+
+
+def status_of(view: View) -> RolloutStatus:
+    """A view for people."""
+    ring = view.current
+    rings = [
+        RingStatus(**{name: getattr(one, name) for name in RingStatus.model_fields if name != "approved_by"},
+                   approved_by=list(one.approved_by))
+        for one in view.rings
+    ]  # fmt: skip
+    return RolloutStatus(
+        service=view.service,
+        release=view.release,
+        former=view.former,
+        state=view.state,
+        wave=view.index,
+        reason=view.reason,
+        switched=ring.switched,
+        online=ring.online,
+        rollout=view.rollout,
+        waits=view.waits,
+        next_look=view.next_look,
+        rings=rings,
+    )
+
+
+def describe_rollout(fleet: FleetStore, service: str) -> RolloutStatus:
+    """Status of a service's newest rollout.
+
+    Raises:
+        EdgeloopError: there never was one.
+    """
+    store = StateStore(fleet.database)
+    newest, row = store.newest(service), store.row(service)
+    if row is None:
+        raise EdgeloopError(f"{service} was never rolled out: promote a version first")
+    if newest is not None and newest.view.rollout == row["id"]:
+        return status_of(newest.view)
+    known = {name: row[name] for name in ("service", "former", "state", "wave", "reason")}
+    return RolloutStatus(**known, release=row["digest"], rollout=row["id"])
+
+
+def run_to_end(
+    step: Callable[[], RolloutStatus], timeout: float, progress: Callable[[RolloutStatus], None]
+) -> RolloutStatus:
+    """Tick until the rollout ends, or waits for a person or for a time that is further away than ``timeout``.
+
+    The pause is for the nodes, which report when they have switched.
+
+    Raises:
+        RolloutUnfinished: it had not ended after ``timeout`` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        status = step()
+        progress(status)
+        left = deadline - time.monotonic()
+        if status.has_ended or waits_longer(status, left):
+            return status
+        if left < 0:
+            raise RolloutUnfinished(
+                f"rollout of {status.service} waits at ring index {status.wave} ({status.reason}); it goes on:"
+                " see  edgeloop status"
+            )
+        time.sleep(0.05)
+
+
+def waits_longer(status: RolloutStatus, seconds: float) -> bool:
+    """Whether nodes alone will not move it within so many seconds."""
+    if status.waits in _PERSON:
+        return True
+    return status.next_look is not None and (status.next_look - now()).total_seconds() > max(seconds, 0)

@@ -1,0 +1,45 @@
+"""What stands between the alias and the fleet, for whoever is to say yes or no. It shows; the word is a command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgeloop.promotion.kept import Promotions
+from edgeloop.promotion.records import Promotion
+from edgeloop.release.optimise.measured import Measured
+from edgeloop.store import FleetStore
+
+#: States in which a promotion has not reached ring 0 yet.
+_BEFORE = ("building", "rehearsing", "waiting", "signing")
+
+
+def waiting(fleet: FleetStore, services: Sequence[str]) -> list[dict[str, Any]]:
+    """The promotions that have not begun their rollout, JSON-able, by service.
+
+    Returns:
+        ``service``, ``version``, ``former``, ``release``, ``state``, ``reason``, ``who``, ``since``; ``gate``: what the
+        gate said of the version, if it did; ``approvals``; ``variants``: figures by hardware profile; ``commands``.
+    """
+    kept = Promotions(fleet.database)
+    found = [kept.current(name) for name in services]
+    return [_shown(fleet, kept, one) for one in found if one is not None and one.state in _BEFORE]
+
+
+def _shown(fleet: FleetStore, kept: Promotions, one: Promotion) -> dict[str, Any]:
+    judged = fleet.events(one.service, "gate", one.version)
+    figures = Measured(fleet.database).of_release(one.release) if one.release else []
+    words = kept.words(one)
+    return {
+        **{name: getattr(one, name) for name in ("service", "version", "former", "release", "state", "reason", "who")},
+        "since": one.at.isoformat(),
+        "gate": {"verdict": judged[0]["verdict"], "reason": judged[0]["reason"]} if judged else None,
+        "approvals": [{"who": word.who, "reason": word.reason, "at": word.at.isoformat()} for word in words],
+        "variants": [figure.model_dump(mode="json") for figure in figures],
+        "commands": _commands(one),
+    }
+
+
+def _commands(one: Promotion) -> list[str]:
+    said = [f'edgeloop release reject {one.service} --reason "…"']
+    return [f"edgeloop release approve {one.service}", *said] if one.state == "waiting" else said

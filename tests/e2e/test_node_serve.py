@@ -1,0 +1,113 @@
+"""``edgeloop serve`` as an image runs it: nobody in particular, on a disk that takes nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeloop.clients.objects import DirectoryStore
+from edgeloop.edge.standalone import FILES, MANIFEST
+from edgeloop.samples.releases import Release, blob_key
+from tests.e2e.nodes import IMAGE, TABULAR, Releaser, jpeg, pets, row, until
+
+pytestmark = pytest.mark.timeout(60)
+
+#: Makes the whole root read-only for what follows, and nobody in particular of who runs it.
+_ALONE = (
+    "mount --make-rprivate / && mount -o remount,bind,ro / && "
+    'exec setpriv --reuid 10001 --regid 10001 --clear-groups --no-new-privs "$@"'
+)
+CONFINED = ["unshare", "--mount", "sh", "-c", _ALONE, "sh"]
+
+
+@pytest.fixture
+def releaser(tmp_path: Path) -> Releaser:
+    return Releaser(DirectoryStore(tmp_path / "store"), tmp_path / "keys")
+
+
+def pack(folder: Path, release: Release, releaser: Releaser) -> Path:
+    """Write ``release`` as an image has it: anyone may read it."""
+    folder.mkdir()
+    (folder / MANIFEST).write_bytes(release.to_bytes())
+    for layer in release.layers:
+        (folder / FILES[layer.role]).write_bytes(releaser.store.get(blob_key(layer.digest)))
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o755)
+    return folder
+
+
+@contextmanager
+def served(folder: Path, log: Path, *confined: str) -> Iterator[str]:
+    """The address of a server of ``folder``; it ends in good order."""
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    words = [sys.executable, "-m", "edgeloop.cli", "serve", str(folder), "--http", "127.0.0.1:0"]
+    with log.open("wb") as sink:
+        process = subprocess.Popen([*confined, *words], stderr=sink, stdout=sink, env=env)
+    try:
+        found = until(lambda: re.search(r'"port": (\d+)', log.read_text(encoding="utf-8")), "an address")
+        yield f"http://127.0.0.1:{found[1]}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, log.read_text(encoding="utf-8")
+
+
+def post(url: str, body: dict[str, Any]) -> Any:
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode()), timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def may_confine() -> bool:
+    done = subprocess.run([*CONFINED, "true"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def test_on_a_read_only_disk_as_nobody_it_answers(
+    releaser: Releaser, regressors: dict[int, bytes], tmp_path: Path
+) -> None:
+    if not may_confine():
+        pytest.skip("no mounts of one's own here: run as root")
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        folder = pack(Path(place) / "models", releaser.regressor(regressors[2]), releaser)
+        assert {path.name for path in folder.iterdir()} == {MANIFEST, "model.onnx", "config.json", "probe.json"}
+        with served(folder, tmp_path / "log", *CONFINED) as url:
+            answer = post(f"{url}/v1/models/{TABULAR}:predict", {"instances": [json.loads(row(1))]})
+    assert answer["predictions"] == [pytest.approx(3.5, abs=1e-3)]
+    assert "ready" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+def test_it_serves_an_image_model_in_the_words_of_v2(releaser: Releaser, shared: Path, tmp_path: Path) -> None:
+    config, layers = pets(shared)
+    folder = pack(tmp_path / "models", releaser.publish(config, layers, [jpeg(10)]), releaser)
+    assert {"backbone.tflite", "head.npz"} <= {path.name for path in folder.iterdir()}
+    picture = {"b64": base64.b64encode(jpeg(200)).decode()}
+    tensor = {"name": "input", "datatype": "BYTES", "shape": [1], "data": [picture]}
+    with served(folder, tmp_path / "log") as url:
+        answer = post(f"{url}/v2/models/{IMAGE}/infer", {"inputs": [tensor]})
+    assert answer["outputs"][0]["data"][0] in ("cat", "dog")
+
+
+def test_a_flipped_bit_in_the_image_never_answers(
+    releaser: Releaser, regressors: dict[int, bytes], tmp_path: Path
+) -> None:
+    folder = pack(tmp_path / "models", releaser.regressor(regressors[1]), releaser)
+    model = bytearray((folder / "model.onnx").read_bytes())
+    model[len(model) // 2] ^= 1
+    (folder / "model.onnx").write_bytes(bytes(model))
+    words = [sys.executable, "-m", "edgeloop.cli", "serve", str(folder), "--http", "127.0.0.1:0"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "model.onnx is another than release.json names it" in done.stderr

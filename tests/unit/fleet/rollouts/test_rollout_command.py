@@ -1,0 +1,56 @@
+"""``edgeloop rollout`` and ``edgeloop rollback`` on an empty home: words are written, mistakes are one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeloop.bootstrap import App
+from edgeloop.cli import main
+from edgeloop.settings import load_settings
+from tests.unit.fleet.rollouts.world import NEW
+
+
+def run(capsys: pytest.CaptureFixture[str], home: Path, *words: str) -> tuple[int, Any]:
+    with pytest.raises(SystemExit) as ended:
+        main(["--home", str(home), "--json", *words])
+    return int(str(ended.value.code or 0)), json.loads(capsys.readouterr().out)
+
+
+def test_a_rollout_is_planned_begun_paused_and_taken_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    app = App(load_settings(tmp_path))
+    app.fleet.add_release("digits", "3", NEW)
+    code, found = run(capsys, tmp_path, "rollout", "plan", "digits")
+    assert (code, found["release"], [r["stands"] for r in found["rings"]]) == (0, NEW, [None, None])
+    said = ("--who", "ann", "--reason", "because")
+    expected = [("start", "3", "moving", ""), ("pause", "", "moving", "pause"), ("resume", "", "moving", "")]
+    for word, version, state, waits in [*expected, ("revert", "", "reverted", "")]:
+        code, found = run(capsys, tmp_path, "rollout", word, "digits", *filter(None, [version]), *said)
+        assert (code, found["state"], found["waits"]) == (0, state, waits)
+    code, found = run(capsys, tmp_path, "rollout", "status", "digits", "--watch")
+    assert (code, found["state"], found["reason"]) == (0, "reverted", "reverted by ann: because")
+    history = [(r["event"], r["who"]) for r in reversed(app.fleet.history("digits"))]
+    assert history == [("promotion", "ann"), ("pause", "ann"), ("resume", "ann"), ("revert", "ann")]
+    app.fleet.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("rollout", "start", "digits", "9"), "no release was made of version '9'"),
+        (("rollout", "plan", "digits"), "has no release"),
+        (("rollout", "plan", "nothing"), "unknown service 'nothing'"),
+        (("rollout", "approve", "digits", "--ring", "1"), "nothing of digits is under way"),
+        (("rollout", "abort", "digits"), "nothing of digits is under way"),
+        (("rollback", "digits"), "no good release before"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], part: str
+) -> None:
+    code, found = run(capsys, tmp_path, *words)
+    assert code == 2
+    assert part in found["error"]

@@ -1,0 +1,59 @@
+"""What waits for a person is on the page, with what that person needs to know and what to type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeloop.release.optimise.measured import Figures, Measured
+from edgeloop.samples.records import now
+from edgeloop.web.approvals import waiting
+from tests.unit.promotion.world import World, release_of
+from tests.unit.web.browser import Browser
+from tests.unit.web.fleet import healthy
+from tests.unit.web.test_page import HOSTILE, shown
+
+
+def test_nothing_waits_where_everything_is_released(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    assert waiting(world.fleet, ["rater"]) == []
+    world.out("1")
+    assert waiting(world.fleet, ["rater"]) == []
+
+
+def test_what_waits_is_shown_with_its_figures(tmp_path: Path) -> None:
+    world = World(tmp_path, approvals={"second": True})
+    world.fleet.record("rater", "gate", "k", verdict="pass", reason="better", version="1", dataset="d", who="gate")
+    world.set("1")
+    figures = Figures(
+        service="rater", release=release_of("1"), profile="generic-arm64", machine="here", runtime="litert",
+        precision="int8", size=4096, agreement=0.995, compared=200, p50_ms=1.0, p99_ms=2.5, at=now(),
+    )  # fmt: skip
+    Measured(world.fleet.database).record(figures)
+    (one,) = waiting(world.fleet, ["rater"])
+    assert (one["service"], one["version"], one["state"], one["who"]) == ("rater", "1", "waiting", "gate")
+    assert one["gate"] == {"verdict": "pass", "reason": "better"}
+    assert one["commands"][0] == "edgeloop release approve rater"
+
+    def look() -> dict[str, Any]:
+        return {**healthy(), "promotions": [one]}
+
+    text = shown(look)
+    assert "rater 1 waiting a second person: edgeloop release approve rater pass: better nobody" in text
+    assert "generic-arm64: int8, agrees on 99.5 %, 4 KiB, p99 2.5 ms edgeloop release approve rater" in text
+
+
+def test_what_people_write_is_text(tmp_path: Path) -> None:
+    world = World(tmp_path, approvals={"second": True})
+    world.set("1")
+    (one,) = waiting(world.fleet, ["rater"])
+    hostile = {**one, "reason": HOSTILE, "who": HOSTILE, "version": HOSTILE}
+    answer = Browser(lambda: {**healthy(), "promotions": [hostile]}).get("/")
+    assert answer.status_code == 200
+    assert "<script" not in answer.text
+    assert "8641969" not in answer.text
+
+
+def test_a_section_without_anything_in_it_is_not_shown() -> None:
+    assert "Before the fleet" not in shown(healthy)
+    assert "Before the fleet Not known" in shown(lambda: {**healthy(), "unknown": ["promotions"]})
