@@ -33,7 +33,7 @@ unit: install ## The fast tests only
 	$(BIN)/python -m pytest tests/unit tests/test_architecture.py
 
 test: lint ## Everything: style, types, imports, unit, contract, flow and end-to-end tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 benchmarks: install ## Measure every stream again (DATA=DIR BACKBONE=FILE) and rewrite docs/benchmarks.md
 	for s in digits cats-dogs wine elec weather; do \

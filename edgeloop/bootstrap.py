@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from edgeloop.twin.rehearser import Twin
     from edgeloop.twin.run import Parts as TwinParts
 
+#: Messages that may be on the way to this process unacknowledged, all that MQTT allows: what a fleet says between two
+#: ticks comes at once then, and never meets a full queue.
+INFLIGHT = 65_535
+
 
 class App:
     """Clients and services of one set of settings."""
@@ -100,12 +104,20 @@ class App:
         return Images(self.fleet.database).of
 
     def check_rollout(self, service: Service, release: str) -> None:
-        """Whether a release can be brought to where the service's rings are; BadInput says why not."""
+        """Whether a release can be brought to where the service's rings are.
+
+        Raises:
+            BadInput: as :meth:`~edgeloop.fleet.clusters.Clusters.check`.
+            NotApproved: it is for a cluster, and no key signed that it may run.
+        """
         from edgeloop.fleet.rollouts.roster import Roster
         from edgeloop.fleet.rollouts.tick import refs_of
+        from edgeloop.fleet.targets.agent import AgentTarget
 
         ref = refs_of(self.fleet, self.images)(service.name, release)
         self.clusters.check(service, ref, Roster(self.fleet.database).rings(service.name))
+        if service.rollout.target != "agent":  # whose nodes are told by the channel, which refuses by itself
+            AgentTarget(self.channel).refuse_unapproved(service.name, release)
 
     def _check_place(self, service: Service, release: str) -> None:
         """As ``check_rollout`` for clusters; nodes that follow the channel need no YAML, so none stops them."""
@@ -118,8 +130,7 @@ class App:
         from edgeloop.twin.kept import Rehearsals
         from edgeloop.twin.run import Parts
 
-        kept = Rehearsals(self.fleet.database, self.store)
-        return Parts(self.store, self.tables, kept, self.settings.twin_cgroup)
+        return Parts(self.store, self.tables, Rehearsals(self.fleet.database), self.settings.twin_cgroup)
 
     @cached_property
     def twin(self) -> Twin:
@@ -131,7 +142,7 @@ class App:
     @contextmanager
     def broker(self) -> Iterator[Broker]:
         """A connection to the broker under a name of its own, for as long as the block lasts."""
-        broker = connect(self.settings.broker, f"edgeloop-{uuid4().hex[:12]}", receive_maximum=2048)
+        broker = connect(self.settings.broker, f"edgeloop-{uuid4().hex[:12]}", receive_maximum=INFLIGHT)
         try:
             yield broker
         finally:

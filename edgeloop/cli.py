@@ -34,6 +34,8 @@ from edgeloop.errors import EdgeloopError, MissingExtra
 
 #: Which extra brings a package that a node does without.
 _EXTRAS = {
+    "cluster": {"kubernetes"},
+    "deltas": {"bsdiff4", "zstandard"},
     "train": {"keras", "sklearn", "skl2onnx", "tensorflow"},
     "cloud": {
         "amqtt", "deltalake", "great_expectations", "httpx", "matplotlib", "minio", "mlflow", "pandas", "prefect",

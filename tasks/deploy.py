@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
 
 from edgeloop.bootstrap import App, open_app
 from edgeloop.clients.broker import Broker
@@ -12,8 +13,18 @@ from edgeloop.fleet.rollout import RolloutStatus, run_to_end, tick
 from edgeloop.fleet.rollouts.effects import Action
 from edgeloop.fleet.targets.protocol import Outcome
 
+#: Seconds between two looks at clusters; nodes that follow the channel report by themselves.
+CLUSTER_PAUSE = 5.0
 
-@task(name="ring", task_run_name="{action.name}", retries=2, retry_delay_seconds=[2, 10], tags=["edgeloop"])
+
+@task(
+    name="ring",
+    task_run_name="{action.name}",
+    retries=2,
+    retry_delay_seconds=[2, 10],
+    cache_policy=NO_CACHE,
+    tags=["edgeloop"],
+)
 def act_on_ring(action: Action) -> Outcome:
     """Make one ring at one site be like it should."""
     return action.call()
@@ -27,9 +38,7 @@ def fan_out(actions: Sequence[Action]) -> list[Outcome]:
 
 def tick_once(app: App, broker: Broker) -> list[RolloutStatus]:
     """One tick; rings of clusters are tasks of their own, rings that follow the channel are one commit."""
-    return tick(
-        app.fleet, app.channel, broker, app.service, targets=app.targets, images=app.images, perform=fan_out
-    )
+    return tick(app.fleet, app.channel, broker, app.service, targets=app.targets, images=app.images, perform=fan_out)
 
 
 @task(name="tick", retries=2, retry_delay_seconds=[2, 10], tags=["edgeloop"])
@@ -61,4 +70,5 @@ def finish_rollout(service: str, timeout_seconds: float) -> RolloutStatus:
             mine = [s for s in tick_once(app, broker) if s.service == service]
             return mine[-1] if mine else describe_rollout(app.fleet, service)
 
-        return run_to_end(step, timeout_seconds, progress)
+        pause = 0.05 if app.service(service).rollout.target == "agent" else CLUSTER_PAUSE
+        return run_to_end(step, timeout_seconds, progress, pause)

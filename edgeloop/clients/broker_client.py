@@ -31,6 +31,8 @@ _NAMES |= {0x95: "Packet too large", 0x97: "Quota exceeded", 0x99: "Payload form
 _NO_PROPERTIES = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
 
 _FINE = MQTTErrorCode.MQTT_ERR_SUCCESS
+#: Linux holds back what is sent until it is taken away again; None where there is no such thing.
+_CORK: int | None = getattr(socket, "TCP_CORK", None)
 
 #: Called with (message, is a repetition, is retained, QoS) in the network thread.
 Take = Callable[[Incoming, bool, bool, int], None]
@@ -44,6 +46,11 @@ def reason_text(code: int) -> str:
 def send_at_once(_client: mqtt.Client, _data: Any, sock: Any) -> None:
     """With Nagle's algorithm each acknowledged message waits 40 ms for the other side's delayed acknowledgement."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _set(link: Any, option: int, value: int) -> None:
+    with suppress(OSError):  # it is closed; what was held back has left before
+        link.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class BufferedClient(mqtt.Client):
@@ -68,6 +75,17 @@ class BufferedClient(mqtt.Client):
             at = 0
         self._held_at = at + bufsize if at + bufsize < len(held) else len(held)
         return held[at : self._held_at]
+
+    def loop_write(self) -> MQTTErrorCode:
+        """Packets that wait together leave together: each alone would wake the broker once more."""
+        link: Any = self.socket()
+        if _CORK is None or link is None or len(getattr(self, "_out_packet", ())) < 2:
+            return super().loop_write()
+        _set(link, _CORK, 1)
+        try:
+            return super().loop_write()
+        finally:
+            _set(link, _CORK, 0)
 
     def empty_buffer(self) -> None:
         """A new connection begins."""

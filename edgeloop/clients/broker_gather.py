@@ -42,8 +42,9 @@ class Mailbox:
     def __call__(self, message: Message, ack: Ack) -> None:
         with self._came:
             if message.topic == self._mark:
-                self._marks.append(int(message.payload))
-                self._came.notify_all()
+                if message.payload.isdigit():  # anybody may write there, and this is the network's thread
+                    self._marks.append(int(message.payload[:18]))
+                    self._came.notify_all()
             else:
                 self._messages[message.topic] = message
                 self._count += 1

@@ -32,6 +32,8 @@ _STEADY_SECONDS = 10.0
 _PINGREQ = b"\xc0\x00"
 #: How long a busy thread sleeps before it asks again; a result that leaves wakes it earlier.
 _BUSY_SECONDS = 0.005
+#: Messages that were read from the socket together and are handed out before the next look at it.
+_AT_ONCE = 16
 
 
 def reconnect_wait(failures: int) -> float:
@@ -133,10 +135,18 @@ class NetworkLoop:
         if is_busy:
             self._drained = False
         elif readable:
-            client.loop_read()
+            self._read()
         else:
             self._drained = True
         self._keep_alive()
+
+    def _read(self) -> None:
+        """What has come, and more of what lies in the buffer: to look at the socket takes as long as a message."""
+        self._client.loop_read()
+        for _ in range(_AT_ONCE - 1):
+            if not self._client.buffered or self._busy():
+                return
+            self._client.loop_read()
 
     def _wait(self, link: Any, is_busy: bool, buffered: bool) -> bool:
         """Whether ``link`` can be read."""

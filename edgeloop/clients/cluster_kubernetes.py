@@ -7,6 +7,7 @@ group, which RBAC would have to allow, and keeps what it found in a file that ot
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -65,7 +66,8 @@ def _load(settings: Configuration, context: str | None, kubeconfig: Path | None)
         except config.ConfigException as error:
             raise UnknownContext(f"context {context!r}: {error}: run inside a pod, or name a context") from error
         return IN_CLUSTER
-    file = None if kubeconfig is None else str(kubeconfig)
+    # Read here: the client reads the variable once, when it is imported.
+    file = str(kubeconfig) if kubeconfig is not None else os.environ.get("KUBECONFIG") or None
     name = _named(context, file)
     try:
         config.load_kube_config(  # type: ignore[no-untyped-call]

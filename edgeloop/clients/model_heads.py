@@ -2,6 +2,9 @@
 
 There are two formats, told apart by their first bytes: a linear map, and one with a hidden layer of rectified units
 before it. A node that is too old for the second refuses it by name and goes on with the release that it has.
+
+Weights on labels travel as half precision (IEEE 754 binary16) where they are such numbers exactly, as trainers make
+them, else as float32. What is loaded is float32 either way.
 """
 
 from __future__ import annotations
@@ -66,7 +69,8 @@ class LinearHead:
     def to_bytes(self) -> bytes:
         """Encode as npz; the same head gives the same bytes."""
         sink = io.BytesIO()
-        np.savez(sink, weights=self.weights, bias=self.bias, labels=np.array(self.labels, dtype=np.str_))
+        weights, labels = narrowed(self.weights), np.array(self.labels, dtype=np.str_)
+        np.savez(sink, allow_pickle=False, weights=weights, bias=self.bias, labels=labels)
         return sink.getvalue()
 
     @classmethod
@@ -74,7 +78,10 @@ class LinearHead:
         """Decode what :meth:`to_bytes` wrote; raises UnloadableModel on anything else."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as parts:
-                return cls(parts["weights"], parts["bias"], tuple(str(x) for x in parts["labels"]))
+                weights, bias = parts["weights"], parts["bias"]
+                # Other numbers than half precision stay what they are.
+                wide = weights.astype(np.float32) if weights.dtype == np.float16 else weights
+                return cls(wide, bias, tuple(str(x) for x in parts["labels"]))
         except MemoryError:  # the machine's fault
             raise
         except Exception as error:  # damaged archives raise classes of zipfile, zlib and numpy
@@ -122,7 +129,7 @@ class HiddenHead:
             allow_pickle=False,
             **layer,
             first_bias=self.first_bias,
-            second=self.second,
+            second=narrowed(self.second),
             second_bias=self.second_bias,
             labels=np.array(self.labels, dtype=np.str_),
         )
@@ -166,6 +173,13 @@ def _first_layer(parts: dict[str, NDArray[np.generic]], units: int) -> tuple[int
     if _sha256(first) != bytes(parts["digest"].astype(np.uint8)):
         raise ValueError(f"the projection of seed {seed} is another one here, with numpy {np.__version__}")
     return seed, first
+
+
+def narrowed(weights: NDArray[np.float32]) -> NDArray[np.float16] | NDArray[np.float32]:
+    """The same numbers as half precision, or as they are where one of them is none of that."""
+    with np.errstate(over="ignore"):
+        half = weights.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), weights) else weights
 
 
 def read_head(data: bytes) -> Head:

@@ -1,6 +1,7 @@
 """Who we are to an image registry: the credentials file that docker, podman and skopeo write when someone logs in.
 
-Credentials are sent to the host that they were written for and to nobody else, and stand in no message and no repr.
+Credentials are sent to the registry that they were written for and to the token service that it names, and to nobody
+else; they stand in no message and no repr.
 """
 
 from __future__ import annotations

@@ -105,7 +105,8 @@ class RegistryHttp:
         return (url.scheme, url.host, url.port) == (self.base.scheme, self.base.host, self.base.port)
 
     def _check_open(self, url: httpx.URL) -> None:
-        if url.scheme != "https" and not self._plain and not is_loopback(url.host):
+        near = is_loopback(self.base.host) and is_loopback(url.host)
+        if url.scheme != "https" and not self._plain and not near:
             raise PlainHttp(
                 f"registry {self.name} sends us to {url.host} over plain http: mend its address, or give --plain-http"
             )

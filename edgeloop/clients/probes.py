@@ -23,7 +23,7 @@ class FailedProbe(EdgeloopError):
 
 
 def small_input(payload: bytes) -> bytes:
-    """An image of at most :data:`SIDE` pixels a side, as JPEG of some two kilobytes; any other input as it is."""
+    """An image of at most :data:`SIDE` pixels a side, as JPEG of one or two kilobytes; any other input as it is."""
     try:
         if max(image_size(payload)) <= SIDE:
             return payload
@@ -33,7 +33,7 @@ def small_input(payload: bytes) -> bytes:
     from PIL import Image
 
     sink = io.BytesIO()
-    Image.fromarray(pixels).save(sink, "JPEG", quality=85)
+    Image.fromarray(pixels).save(sink, "JPEG", quality=85, optimize=True)
     return sink.getvalue()
 
 

@@ -6,12 +6,18 @@ from pathlib import Path
 
 import click
 
+from edgeloop.commands.bench_delivery import delivery
+from edgeloop.commands.bench_rollout import rollout
 from edgeloop.commands.output import Context
 
 
 @click.group()
 def bench() -> None:
     """Measure edgeloop on this machine."""
+
+
+bench.add_command(delivery)
+bench.add_command(rollout)
 
 
 @bench.command("loop")

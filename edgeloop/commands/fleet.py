@@ -56,12 +56,16 @@ def list_nodes(context: Context, service: str | None) -> None:
 @click.pass_obj
 def show(context: Context, node: str) -> None:
     """What NODE said last, service by service."""
+    from edgeloop.bootstrap import App
+    from edgeloop.fleet.rollouts.moves import held
+
     roster, heard = _roster(context)
     rows = roster.rows(node=node)
     if not rows:
         raise UnknownNode(f"node {node!r} was never heard: see  edgeloop fleet list")
-    text = "\n\n".join(_shown(row) for row in rows)
-    context.result({"heard_at": heard, "node": node, "services": [_fields(row) for row in rows]}, text)
+    moves = [why for move, why in held(App(context.settings).fleet) if move.node == node]
+    found = {"heard_at": heard, "node": node, "moves": moves, "services": [_fields(row) for row in rows]}
+    context.result(found, "\n\n".join([*(_shown(row) for row in rows), *moves]))
 
 
 def _fields(row: NodeRow) -> dict[str, Any]:

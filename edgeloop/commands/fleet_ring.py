@@ -35,7 +35,7 @@ def _check(kind: str, name: str) -> None:
 @click.option("--clear", is_flag=True, help="Back to the ring of its node.yaml.")
 @click.option("--now", "at_once", is_flag=True, help="Wait for no rollout; it may go back to an older release.")
 @click.option("--fleet", default="default", show_default=True, help="As the node's node.yaml says.")
-@click.option("--who", default=getpass.getuser, show_default="your user name", help="Who says so.")
+@click.option("--by", "who", default=getpass.getuser, show_default="your user name", help="Who says so.")
 @click.option("--reason", default="", help="Why; kept in the ledger.")
 @click.pass_obj
 def ring(

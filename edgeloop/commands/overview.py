@@ -43,6 +43,10 @@ def overview_text(found: dict[str, Any]) -> str:
         table(flows, ["flow", "schedule", "", "last run"]) if flows else "",
         table(champions, ["service", "champion", "release", "rollout", ""]) if champions else "",
         table(nodes, ["node", "ring", "service", "serving", "wanted", ""]) if nodes else "",
+        "\n".join(
+            f"{count} more nodes of {service}: see  edgeloop fleet list --service {service}"
+            for service, count in found.get("left_out", {}).items()
+        ),
         "\n".join(found["problems"]),
     ]
     return "\n\n".join(b for b in blocks if b)

@@ -52,16 +52,17 @@ def status(context: Context, service: str | None) -> None:
 
 @release.command("approve")
 @click.argument("service")
+@click.option("--version", help="The version that you looked at; refused when another one waits by now.")
 @click.option("--reason", default="", help="Why, for the ledger.")
 @_by
 @click.pass_obj
-def approve(context: Context, service: str, reason: str, by: str | None) -> None:
+def approve(context: Context, service: str, version: str | None, reason: str, by: str | None) -> None:
     """Give the second approval that the promotion of SERVICE waits for."""
     from edgeloop.bootstrap import App
     from edgeloop.promotion import acts
 
     app = App(context.settings)
-    done = acts.approve(app.promotion, app.service(service), _name(by), reason or "approved")
+    done = acts.approve(app.promotion, app.service(service), _name(by), reason or "approved", version)
     context.result(
         done.model_dump(), f"{service}: version {done.version} is approved; the flow release goes on with it"
     )

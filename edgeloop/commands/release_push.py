@@ -169,11 +169,12 @@ def _built(
 
     wanted: tuple[Arch, ...] = tuple(sorted({*arches})) or ("amd64", "arm64")
     with ExitStack() as stack:
-        bases = _bases(base, wanted, plain_http, stack)
+        bases = open_bases(base, wanted, plain_http, stack)
         yield build_artifact(release, kind, wanted, bases, lambda name: app.store.get(blob_key(name)))
 
 
-def _bases(base: str | None, arches: tuple[Arch, ...], plain_http: bool, stack: ExitStack) -> dict[Arch, Base]:
+def open_bases(base: str | None, arches: tuple[Arch, ...], plain_http: bool, stack: ExitStack) -> dict[Arch, Base]:
+    """The image ``base`` for each kind of CPU, none without one; registries stay open as long as ``stack``."""
     from edgeloop.clients.oci_reference import parse
     from edgeloop.clients.oci_registry import HttpRegistry
     from edgeloop.release.oci.base import read_base

@@ -102,6 +102,7 @@ def _text(asked: Request) -> str:
         text = asked.files.get(release_key(asked.service, asked.release), "")
         made = parse_release(text.encode(), asked.release)
         lines.append(f"  version {made.version!r}, run {made.run_id!r}, dataset {made.dataset!r}")
-        lines += [f"  {layer.role}: {layer.size} bytes, {layer.digest}" for layer in made.layers]
-        lines += [f"  {name}: {json.dumps(value)}" for name, value in sorted(asked.custom.items())]
+        for profile, layers in [("as trained", made.layers), *((repr(v.profile), v.layers) for v in made.variants)]:
+            lines += [f"  {profile} {layer.role}: {layer.size} bytes, {layer.digest}" for layer in layers]
+        lines += [f"  {name!r}: {json.dumps(value)}" for name, value in sorted(asked.custom.items())]
     return "\n".join(lines)

@@ -20,7 +20,7 @@ _WATCH_SECONDS = 1.0
 
 def _who(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options of every command that the ledger keeps."""
-    name = click.option("--who", default=getpass.getuser, show_default="your user name", help="Who says so.")
+    name = click.option("--by", "who", default=getpass.getuser, show_default="your user name", help="Who says so.")
     why = click.option("--reason", default="", help="Why; kept in the ledger.")
     return name(why(function))
 
@@ -39,6 +39,8 @@ def status_text(status: RolloutStatus) -> str:
     """A rollout for a terminal: one line of itself, then one for each ring."""
     release = status.release.removeprefix("sha256:")[:12]
     head = f"{status.service}: rollout {status.rollout} of {release} is {status.state}: {status.reason}"
+    if status.next_look is not None:
+        head += f", not before {status.next_look.isoformat(sep=' ', timespec='seconds')}"
     rows = [
         [str(r.ring), r.state, str(r.batch), f"{r.switched} of {r.online}", str(r.nodes), str(r.failed)]
         for r in status.rings
@@ -84,7 +86,8 @@ def start(context: Context, service: str, version: str, who: str, reason: str) -
     release = release_named(app.fleet, service, version)
     why, wanted = reason or f"version {version} by hand", app.service(service)
     app.check_rollout(wanted, release)
-    begin(app.fleet, app.channel, wanted, release, why, who, again=True)
+    if not begin(app.fleet, app.channel, wanted, release, why, who, again=True):
+        context.say(f"nothing was begun: version {version} is under way or queued, or all rings run it")
     _show(context, describe_rollout(app.fleet, service))
 
 
@@ -93,18 +96,18 @@ def start(context: Context, service: str, version: str, who: str, reason: str) -
 @click.option("--watch", is_flag=True, help="Print every change until it ends or waits for a person.")
 @click.pass_obj
 def status(context: Context, service: str, watch: bool) -> None:
-    """Where the newest rollout of SERVICE stands."""
-    from edgeloop.fleet.rollout import describe_rollout
+    """Where the newest rollout of SERVICE stands, and the one that it waits for."""
+    from edgeloop.fleet.rollouts.status import describe_open
 
     app = _app(context)
     app.service(service)
-    found = describe_rollout(app.fleet, service)
-    while watch and not (found.has_ended or found.waits in {"person", "pause", "approval"}):
-        context.say(status_text(found))
+    found = describe_open(app.fleet, service)
+    while watch and not (found[0].has_ended or found[0].waits in {"person", "pause", "approval"}):
+        context.say("\n".join(map(status_text, found)))
         before = found
-        while (found := describe_rollout(app.fleet, service)) == before:
+        while (found := describe_open(app.fleet, service)) == before:
             time.sleep(_WATCH_SECONDS)
-    _show(context, found)
+    context.result(found[-1].model_dump(mode="json"), "\n".join(map(status_text, found)))
 
 
 @rollout.command("approve")

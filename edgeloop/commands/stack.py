@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--nodes", type=click.IntRange(1, 64), default=4, show_default=True, help="Edge nodes to start.")
 @click.option("--service", "services", multiple=True, help="Service the nodes serve; repeat it. Default: all.")
 @click.option("--free-ports", is_flag=True, help="Take free ports instead of the usual ones.")
-@click.option("--fleet", default="local", show_default=True, help="Fleet in deployments/fleets/ that says the rings.")
+@click.option("--fleet", default="local", show_default=True, help="Name of the fleet YAML that says the rings.")
 @click.option("--port", "ports", multiple=True, metavar="PART=PORT", help="Port of a part: prefect=4201.")
 @click.pass_obj
 def up(

@@ -79,7 +79,7 @@ def read_packed(folder: Path) -> Packed:
         release = parse_release(manifest, digest(manifest))
     except MalformedRelease as error:
         raise UnusableFolder(f"{folder / MANIFEST} is no manifest ({error!s:.200}): pack the release again") from error
-    found = {role: (folder / name).read_bytes() for role, name in FILES.items() if (folder / name).is_file()}
+    found = {role: _read(folder, name) for role, name in FILES.items() if (folder / name).is_file()}
     names = {role: digest(data) for role, data in found.items()}
     for profile in (None, *(variant.profile for variant in release.variants)):
         layers = {layer.role: layer.digest for layer in release.layers_for(profile)}

@@ -44,6 +44,9 @@ class Pointing:
 class Rings(Protocol):
     """What a rollout needs of the channel; :class:`~edgeloop.fleet.publisher.Publisher` is one."""
 
+    def allowed(self, service: str, release: str) -> bool:
+        """Whether ``release`` is approved."""
+
     def wanted(self, service: str, ring: int) -> Wanted | None:
         """The record of ``ring``, None before the first release."""
 

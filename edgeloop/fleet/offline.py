@@ -224,7 +224,10 @@ def sign(asked: Request, keys: Keys, repository: Repository | None = None) -> Re
         raise MalformedRequest("the request holds no signed state of the channel: ask for it again")
     memory = _Memory.of(keys)
     if draft.version < memory.snapshot:
-        raise StaleRequest(f"the request is of state {draft.version}, and {memory.snapshot} was seen here: ask again")
+        raise StaleRequest(
+            f"the request is of state {draft.version}, and {memory.snapshot} was seen here: ask again, with"
+            "  edgeloop channel request  or, to renew,  edgeloop channel refresh"
+        )
     roles = _changed(repository, draft, asked, memory)
     versions = {role: _next_version(draft, asked, memory, role) for role in roles}
     signed = {role: _sign(repository, draft, role, versions[role]) for role in roles}

@@ -23,7 +23,7 @@ from edgeloop.fleet.show import ChannelView, describe
 from edgeloop.fleet.signing import Keys
 from edgeloop.fleet.upkeep import refresh, rotate
 from edgeloop.samples.records import now
-from edgeloop.samples.releases import Wanted, wish_at
+from edgeloop.samples.releases import MalformedRelease, Wanted, wish_at
 
 _log = logging.getLogger(__name__)
 
@@ -136,10 +136,9 @@ class Publisher:
             pending.settle(self._store, change.service, change.release)
             return
         pending.post(self._store, offline.request(self._repository, draft, change))
-        name = change.release or "renew"
         raise AwaitingSignature(
             f"to {change.text()} waits for a signature, there is no {self._keys.folder / 'releases.pem'}: run"
-            f"  edgeloop release sign {change.service} {name}  where that key is"
+            f"  edgeloop release sign {change.service} {change.release or 'renew'}  where that key is"
         )
 
     def request(self, change: Change) -> Request:
@@ -171,8 +170,9 @@ class Publisher:
         return found.change if found else None
 
     def forget(self, service: str, release: str) -> None:
-        """Ask no more for a signature of this release; one given meanwhile is not adopted."""
-        pending.settle(self._store, service, release)
+        """Ask no more for an approval of this release; one given meanwhile is not adopted."""
+        if not any(one.act == "withdraw" for one in self.pending(service) if one.release == release):
+            pending.settle(self._store, service, release)
 
     def _tend(self) -> list[str]:
         """Adopt what was signed elsewhere and ask for what runs out; the roles that are new."""
@@ -187,6 +187,10 @@ class Publisher:
         except AwaitingSignature as error:
             _log.warning("%s", error)
             return False
+        except MalformedRelease as error:  # one that can never be signed must not stop the others
+            _log.error("%s", error)
+            pending.settle(self._store, change.service, change.release)
+            return False
         return True
 
     def _ask_to_renew(self) -> None:
@@ -197,6 +201,11 @@ class Publisher:
             self._is_settled(Change(service, "renew"))
 
     # --- rings
+
+    def allowed(self, service: str, release: str) -> bool:
+        """Whether ``release`` may run, verified."""
+        draft = self._repository.read()
+        return draft is not None and allows(draft, service, release)
 
     def wanted(self, service: str, ring: int) -> Wanted | None:
         """What ``ring`` is to run, verified; None before the first time."""

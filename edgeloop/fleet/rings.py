@@ -126,7 +126,7 @@ def read_fleet(path: Path) -> FleetPlan:
         EmptyRing: a ring that it names has no node; leave it out, nodes that are not named are in ``otherwise``.
     """
     plan = _parsed(path)
-    _refuse_overlaps(path, plan)
+    refuse_overlaps(path, plan)
     for ring in sorted(plan.rings):
         if _is_empty(plan, ring):
             raise EmptyRing(f"fleet {path}: ring {ring} has no node: name one or leave the ring out")
@@ -150,7 +150,8 @@ def _parsed(path: Path) -> FleetPlan:
         raise MalformedFleet(f"fleet {path}: targets: {error}") from error
 
 
-def _refuse_overlaps(path: Path, plan: FleetPlan) -> None:
+def refuse_overlaps(path: Path, plan: FleetPlan) -> None:
+    """Refuse a node that is, or that some labels would put, in two rings; raises OverlappingRings."""
     for node in sorted(plan.known_nodes):
         found = plan.rings_of(node)
         if len(found) > 1:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 #: Logit of a label that no training sample has: its probability is below one in a million million.
 _ABSENT = -60.0
+#: Half precision has relative steps of 2**-11 from here up, and absolute ones below.
+_NORMAL = 2.0**-14
+#: The share of inputs, at most, whose weights may all lie below that.
+_FAINT = 0.01
 
 
 class TooFewClasses(BadInput):
@@ -102,7 +106,7 @@ def placed(
     """Weights [inputs, labels] and bias [labels] from ``coef`` [present, inputs] and ``intercept`` [present].
 
     A label that is not present has a fixed logit far below zero. It wins nowhere if the largest of the others is
-    never negative, as where they sum to zero.
+    never negative, as where they sum to zero. Weights are :func:`rounded`.
     """
     weights = np.zeros((coef.shape[1], len(labels)))
     bias = np.full(len(labels), _ABSENT)
@@ -110,4 +114,18 @@ def placed(
         column = list(labels).index(label)
         weights[:, column] = coef[row]
         bias[column] = intercept[row]
-    return weights.astype(np.float32), bias.astype(np.float32)
+    return rounded(weights), bias.astype(np.float32)
+
+
+def rounded(weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Weights [inputs, labels] as numbers of half precision, which travel to nodes in half the bytes.
+
+    A logit changes by some thousandths, less than by one other sample. Where inputs are scaled so that weights
+    are out of the range of half precision they stay float32. Rounded here, so that what is judged is what is served.
+    """
+    with np.errstate(over="ignore"):
+        half = weights.astype(np.float16)
+    largest = np.abs(weights).max(axis=1, initial=0)
+    faint = np.mean((largest > 0) & (largest < _NORMAL)) if len(largest) else 0.0
+    fits = bool(np.isfinite(half).all()) and faint <= _FAINT
+    return half.astype(np.float32) if fits else weights.astype(np.float32)

@@ -13,7 +13,7 @@ from edgeloop.errors import BadInput
 from edgeloop.promotion.looking import back_to
 from edgeloop.promotion.parts import Parts
 from edgeloop.promotion.reconcile import finish
-from edgeloop.promotion.records import Promotion
+from edgeloop.promotion.records import Promotion, is_among
 from edgeloop.samples.service import Service
 
 
@@ -49,8 +49,11 @@ class Act(BaseModel):
     """False when the registry was away: the reconciler moves the alias when it is back."""
 
 
-def approve(parts: Parts, service: Service, who: str, reason: str) -> Act:
+def approve(parts: Parts, service: Service, who: str, reason: str, version: str | None = None) -> Act:
     """Give the second word that a promotion waits for; the reconciler goes on with it.
+
+    Args:
+        version: that was looked at; None for whichever waits, which the alias may have changed a moment ago.
 
     Raises:
         NothingWaits, NotAnApprover, SameApprover: nothing was written.
@@ -60,12 +63,17 @@ def approve(parts: Parts, service: Service, who: str, reason: str) -> Act:
         raise NothingWaits(
             f"no version of {service.name} waits for approval ({_where(now)}): see  edgeloop release status"
         )
+    if version not in (None, now.version):
+        raise NothingWaits(
+            f"version {version} of {service.name} does not wait, version {now.version} does: look at that one first"
+        )
     allowed = service.delivery.approvals.by
-    if allowed and who not in allowed:
+    if allowed and not is_among(who, allowed):
         raise NotAnApprover(
             f"{who} may not approve {service.name}: ask {' or '.join(allowed)}, or mend delivery.approvals"
         )
-    if who == now.who or not parts.promotions.say(now, who, reason):
+    spoken = [now.who, *(word.who for word in parts.promotions.words(now))]
+    if is_among(who, spoken) or not parts.promotions.say(now, who, reason):
         raise SameApprover(f"{who} has already spoken for version {now.version} of {service.name}: ask somebody else")
     return Act(service=service.name, version=now.version)
 
@@ -139,7 +147,7 @@ def _finish(parts: Parts, service: Service, now: Promotion, back: str | None) ->
     closed = parts.promotions.last_closed(service.name)
     try:
         if closed and closed.id == now.id:
-            finish(parts, service, closed)
+            return done.model_copy(update={"back_to": finish(parts, service, closed)})
     except (RegistryUnavailable, ForeignVersion):
         return done.model_copy(update={"alias_moved": False})
     return done

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeloop.clients.registry import Alias
-from edgeloop.promotion.records import REFUSED, Facts, Promotion, State
+from edgeloop.promotion.records import REFUSED, Facts, Promotion, State, is_among
 from edgeloop.samples.delivery import Delivery
 
 
@@ -139,11 +139,12 @@ def _missing_word(now: Promotion, facts: Facts, rules: Delivery) -> str | None:
     if facts.proven or not (rules.approvals.second or unsure):
         return None
     allowed = rules.approvals.by
-    words = [a for a in facts.approvals if a.verdict == "approve" and a.who != now.who]
-    if any(not allowed or a.who in allowed for a in words):
+    words = [a for a in facts.approvals if a.verdict == "approve" and not is_among(a.who, [now.who])]
+    if any(not allowed or is_among(a.who, allowed) for a in words):
         return None
     why = "the digital twin was not sure" if unsure else "a second person"
-    return f"{why}: edgeloop release approve {now.service}" + (f" by {' or '.join(allowed)}" if allowed else "")
+    command = f"edgeloop release approve {now.service} --version {now.version}"
+    return f"{why}: {command}" + (f" by {' or '.join(allowed)}" if allowed else "")
 
 
 def _released(now: Promotion, facts: Facts) -> Action:

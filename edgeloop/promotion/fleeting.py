@@ -32,6 +32,10 @@ class ChannelSigner:
             return str(error)
         return None
 
+    def forget(self, service: str, release: str) -> None:
+        """See :meth:`~edgeloop.promotion.parts.Signer.forget`."""
+        self._channel.forget(service, release)
+
 
 class RingRollouts:
     """Begins rollouts over rings and takes them back; the next tick tells the rings."""

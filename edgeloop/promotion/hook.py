@@ -25,6 +25,8 @@ from edgeloop.promotion.signature import (
 _log = logging.getLogger(__name__)
 PATH = "/mlflow"
 MAX_BODY = 64 * 1024
+#: What is not here by then does not come from MLflow, which sends some hundred bytes.
+BODY_SECONDS = 10.0
 _SAY_EVERY = 60.0
 _REFUSALS: dict[type[EdgeloopError], int] = {
     BadSignature: 401,
@@ -41,13 +43,18 @@ class TooLarge(EdgeloopError):
     """A body over :data:`MAX_BODY`."""
 
 
+class TooSlow(EdgeloopError):
+    """A body that took more than :data:`BODY_SECONDS`."""
+
+
 class Hook:
     """The ASGI application: ``POST /mlflow`` for MLflow, ``GET /healthz`` for whoever started it.
 
     Args:
         nudge: asks for a look at one service; called in a thread, its errors are logged.
         knows: whether there is a service of this name; only those are nudged.
-        wait: seconds in which further deliveries about a service ask for no look of their own.
+        wait: seconds in which further deliveries about a service ask for no look of their own. While a look is asked
+            for, all that come ask for one more together.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class Hook:
         self._wait = wait
         self._clock = clock
         self._due: dict[str, asyncio.Task[None]] = {}
+        self._told: set[str] = set()
         self._said_at = 0.0
         self.counts: Counter[str] = Counter()
 
@@ -73,6 +81,8 @@ class Hook:
             return
         status, body = await self._answer(scope, receive)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if status in (408, 413):  # the rest of the body is not read
+            headers.append((b"connection", b"close"))
         if status == 405:
             headers.append((b"allow", b"POST" if scope["path"] == PATH else b"GET"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -92,6 +102,8 @@ class Hook:
             event = self._verifier.verify(headers, body, self._clock())
         except TooLarge:
             return self._refuse("TooLarge", 413)
+        except TooSlow:
+            return self._refuse("TooSlow", 408)
         except tuple(_REFUSALS) as error:
             return self._refuse(type(error).__name__, _REFUSALS[type(error)])
         self.counts["accepted"] += 1
@@ -108,13 +120,21 @@ class Hook:
         return status
 
     def _ask(self, service: str) -> None:
+        self._told.add(service)
         if service not in self._due:
-            self._due[service] = asyncio.get_running_loop().create_task(self._soon(service))
+            self._due[service] = asyncio.get_running_loop().create_task(self._looks(service))
 
-    async def _soon(self, service: str) -> None:
-        await asyncio.sleep(self._wait)
-        # Forgotten first: what is told from here on may come too late for this look.
-        del self._due[service]
+    async def _looks(self, service: str) -> None:
+        try:
+            while service in self._told:
+                await asyncio.sleep(self._wait)
+                # Forgotten first: what is told from here on may come too late for this look.
+                self._told.discard(service)
+                await self._look(service)
+        finally:
+            del self._due[service]
+
+    async def _look(self, service: str) -> None:
         try:
             await asyncio.to_thread(self._nudge, service)
         except EdgeloopError as error:
@@ -125,10 +145,18 @@ class Hook:
 
 
 async def _read(headers: dict[str, str], receive: Receive) -> bytes:
-    """The body; raises TooLarge before more than :data:`MAX_BODY` bytes are kept."""
+    """The body; raises TooLarge before more than :data:`MAX_BODY` bytes are kept, and TooSlow."""
     length = headers.get("content-length", "0")
     if not length.isdigit() or len(length) > 9 or int(length) > MAX_BODY:
         raise TooLarge(length)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _received(receive)
+    except TimeoutError:
+        raise TooSlow(f"{BODY_SECONDS} s") from None
+
+
+async def _received(receive: Receive) -> bytes:
     body = bytearray()
     while True:
         message = await receive()

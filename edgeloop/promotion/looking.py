@@ -9,6 +9,7 @@ from edgeloop.promotion.records import REFUSED, Facts, Promotion, Rollout
 from edgeloop.samples.service import Service
 
 _STOPPED = REFUSED | {"withdrawn"}
+_TAKEN_BACK = {"reverting", "reverted", "aborted"}
 
 
 def look(parts: Parts, service: Service, now: Promotion | None) -> Facts:
@@ -24,7 +25,7 @@ def look(parts: Parts, service: Service, now: Promotion | None) -> Facts:
         release=now.release,
         rehearsed=parts.rehearser.outcome(service, now.release) if required else None,
         approvals=parts.promotions.words(now),
-        proven=_is_proven(parts, now),
+        proven=_is_proven(parts, now, rollout),
     )
 
 
@@ -33,10 +34,13 @@ def _is_own(rollout: Rollout | None, its: Promotion | None) -> bool:
     return rollout is not None and its is not None and its.rollout in {None, rollout.number}
 
 
-def _is_proven(parts: Parts, now: Promotion) -> bool:
-    """Whether the version was on the fleet before and another one took its place, rather than being taken back."""
+def _is_proven(parts: Parts, now: Promotion, rollout: Rollout | None) -> bool:
+    """Whether the version was on the fleet before and another one took its place, rather than being taken back: also
+    not by the alias, which went back while its rollout was under way."""
     before = parts.promotions.newest_of(now.service, now.version, before=now.id)
-    return before is not None and before.rollout is not None and before.state == "superseded"
+    if before is None or before.rollout is None or before.state != "superseded":
+        return False
+    return rollout is None or rollout.number != before.rollout or rollout.state not in _TAKEN_BACK
 
 
 def _is_stray(rollout: Rollout | None, its: Promotion | None) -> bool:

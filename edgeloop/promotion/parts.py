@@ -32,6 +32,9 @@ class Rehearser(Protocol):
     def rehearse(self, service: Service, release: str) -> Outcome:
         """Run it now, however long that takes."""
 
+    def reports(self, service: Service, release: str) -> list[str]:
+        """Digests of the reports that :meth:`outcome` goes by."""
+
 
 class NoTwin:
     """There is no digital twin: a service that requires one waits for a person's word."""
@@ -44,12 +47,19 @@ class NoTwin:
         """Never sure."""
         return "inconclusive"
 
+    def reports(self, service: Service, release: str) -> list[str]:
+        """None."""
+        return []
+
 
 class Signer(Protocol):
     """Says over the signed channel that a release may run."""
 
     def approve(self, service: str, release: str, custom: Mapping[str, Any]) -> str | None:
         """Sign it, or ask for its signature; None when it is signed, else what is waited for."""
+
+    def forget(self, service: str, release: str) -> None:
+        """Ask no more for its signature; one that is given all the same is not published."""
 
 
 class Rollouts(Protocol):

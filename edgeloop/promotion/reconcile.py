@@ -10,7 +10,7 @@ import logging
 
 from pydantic import BaseModel
 
-from edgeloop.clients.registry import Alias
+from edgeloop.clients.registry import Alias, UnknownVersion
 from edgeloop.errors import EdgeloopError
 from edgeloop.promotion import deciding
 from edgeloop.promotion.deciding import Action, decide
@@ -22,6 +22,8 @@ from edgeloop.samples.service import Service
 _log = logging.getLogger(__name__)
 #: More steps than any promotion has; a pass that takes more goes in a circle.
 _STEPS = 24
+#: Digests of reports that are signed beside an approval, which has room for 512 bytes.
+_REPORTS = 4
 
 
 class CircularPromotion(EdgeloopError):
@@ -88,7 +90,16 @@ class _Step:
         """It was moved, or so much time went by that somebody may have moved it."""
 
     def take(self) -> bool:
-        """Do it; whether there may be more to do."""
+        """Do it; whether there may be more to do. Why it cannot be done is kept for whoever asks where it stands."""
+        try:
+            return self._take()
+        except EdgeloopError as error:
+            now = self._kept.current(self._service.name)  # it may say another reason by now
+            if now and self._now and now.id == self._now.id:
+                self._kept.note(now, reason=str(error))
+            raise
+
+    def _take(self) -> bool:
         action = decide(self._alias, self._now, self._last, self._facts, self._service.delivery)
         _log.debug("%s: %s", self._service.name, action)
         match action:
@@ -145,17 +156,16 @@ class _Step:
     def _build(self, now: Promotion) -> None:
         version = self._alias.version
         assert version is not None
-        try:
-            release = self._parts.builder.build(self._service, version)
-        except EdgeloopError as error:
-            self._kept.note(now, reason=str(error))
-            raise
+        release = self._parts.builder.build(self._service, version)
         self._kept.note(now, release=release, reason="")
 
     def _roll(self, now: Promotion, release: str) -> bool:
         words = [word.who for word in self._facts.approvals if word.verdict == "approve"]
-        awaited = self._parts.signer.approve(self._service.name, release, {"approved": words[:1]} if words else {})
-        if not self._kept.note(now, state="signing", release=release, reason=awaited or "") or awaited:
+        awaited = self._parts.signer.approve(self._service.name, release, self._said(release, words))
+        still_open = self._kept.note(now, state="signing", release=release, reason=awaited or "")
+        if awaited and not still_open:
+            self._parts.signer.forget(self._service.name, release)
+        if awaited or not still_open:
             return not awaited
         who = promoter(self._parts, now.service, now.version) if now.who == "alias" else now.who
         why = f"version {now.version} is champion" + (f", approved by {', '.join(words)}" if words else "")
@@ -166,11 +176,19 @@ class _Step:
         self._kept.note(now, state="released", reason=why, rollout=rollout.number if rollout else 0)
         return True
 
+    def _said(self, release: str, words: list[str]) -> dict[str, list[str]]:
+        """What is signed beside the approval: who gave a word, and what the twin reported. There is room for few."""
+        required = self._service.delivery.twin.required
+        reports = self._parts.rehearser.reports(self._service, release) if required else []
+        said = {"approved": words[:1], "twin": reports[:_REPORTS]}
+        return {name: values for name, values in said.items() if values}
+
     def _close(self, now: Promotion, action: deciding.Close) -> None:
         """Stopped first: until the row says otherwise, the next pass decides the same again."""
         under_way = self._facts.rollout is not None and self._facts.rollout.under_way
         if action.stop and under_way:
             self._parts.rollouts.stop(self._service, "alias", action.reason)
+        _ask_no_more(self._parts, now)
         event, who = _CLOSERS[action.state]
         back = now.former
         if action.state != "superseded":
@@ -187,8 +205,11 @@ _CLOSERS = {
 }
 
 
-def finish(parts: Parts, service: Service, refused: Promotion) -> None:
+def finish(parts: Parts, service: Service, refused: Promotion) -> str | None:
     """See a refusal through: stop its rollout, say so at its version, and move the alias off it. Idempotent.
+
+    Returns:
+        The version that the alias went back to; None when it was deleted.
 
     Raises:
         RegistryUnavailable: nodes go back all the same; the reconciler moves the alias later.
@@ -197,11 +218,28 @@ def finish(parts: Parts, service: Service, refused: Promotion) -> None:
     who, why = refused.closed_by or "alias", refused.reason
     if rollout and rollout.under_way and rollout.release == refused.release:
         parts.rollouts.stop(service, who, why)
-    alias = parts.registry.alias(service.name).version
+    back, alias = refused.former, parts.registry.alias(service.name).version
     if alias and alias.version == refused.version:
         parts.registry.stamp(service.name, refused.version, {"refused": f"{refused.state} by {who}: {why}"[:250]})
-        if refused.former:
-            parts.registry.set_champion(service.name, refused.former)
-        else:
-            parts.registry.clear_champion(service.name)
+        back = _move_alias(parts, service.name, refused.former)
+    _ask_no_more(parts, refused)
     parts.promotions.left(refused)
+    return back
+
+
+def _move_alias(parts: Parts, service: str, to: str | None) -> str | None:
+    """To the former version; a former one that was deleted since must not leave the alias on what was refused."""
+    if to is not None:
+        try:
+            parts.registry.set_champion(service, to)
+            return to
+        except UnknownVersion as error:
+            _log.error("the alias champion is deleted instead: %s", error)
+    parts.registry.clear_champion(service)
+    return None
+
+
+def _ask_no_more(parts: Parts, closed: Promotion) -> None:
+    """Nobody shall sign what is promoted no more; where its rollout was begun, it is signed already."""
+    if closed.release and closed.rollout is None:
+        parts.signer.forget(closed.service, closed.release)

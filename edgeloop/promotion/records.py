@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -25,6 +27,15 @@ REFUSED: frozenset[State] = frozenset({"rejected", "reverted", "failed"})
 #: What a rollout's row says while it is on its way.
 UNDER_WAY = frozenset({"moving", "queued", "holding", "reverting"})
 Outcome = Literal["pass", "fail", "inconclusive"]
+
+
+def is_among(who: str, people: Iterable[str]) -> bool:
+    """Whether ``who`` is one of ``people``: capitals, spaces and other forms of a letter make nobody else."""
+    return _person(who) in map(_person, people)
+
+
+def _person(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ _log = logging.getLogger(__name__)
 #: A registry that lost its database or was restored learns the address anew.
 _AGAIN_SECONDS = 300.0
 _RETRY_SECONDS = 2.0
+#: More are answered 503, after which MLflow tries again: whoever holds connections open fills no memory.
+_CONNECTIONS = 64
 
 
 def serve_hook(hook: Hook, listener: socket.socket, ensure: Callable[[], object] | None) -> None:
@@ -25,7 +27,13 @@ def serve_hook(hook: Hook, listener: socket.socket, ensure: Callable[[], object]
     import uvicorn
 
     config = uvicorn.Config(
-        hook, log_level="warning", access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=2
+        hook,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=2,
     )
     ended = threading.Event()
     keeper = threading.Thread(target=keep_registered, args=(ensure, ended, hook), name="register", daemon=True)

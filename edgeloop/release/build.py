@@ -69,11 +69,10 @@ def find_release(
     """
     _check_profiles(service, profiles)
     known = fleet.release_of(service.name, version.version)
-    if known is None or not profiles:
-        return known
-    key = release_key(service.name, known)
-    if store.size(key) is None:
+    if known is None or store.size(key := release_key(service.name, known)) is None:
         return None
+    if not profiles:
+        return known
     made = [(v.profile, v.runtime, v.precision) for v in parse_release(store.get(key), known).variants]
     return known if made == [(p.name, *form_of(p, service)) for p in profiles] else None
 
@@ -173,7 +172,7 @@ def build_release(
     Layers of ``variants`` are in the store already.
 
     Raises:
-        IncompleteVersion: a layer is neither named by the version nor in the store.
+        IncompleteVersion: a layer is not in the store, or not with the bytes that the version names.
         UnloadableModel: the packaged model does not run here; nothing names it yet.
     """
     contents = {role: _fetch(store, service, version, role) for role in _DEPLOYED if role in version.layers}
@@ -206,10 +205,12 @@ def build_release(
 
 
 def _fetch(store: ObjectStore, service: Service, version: ModelVersion, role: Role) -> bytes:
-    key = blob_key(version.layers[role])
-    if store.size(key) is None:
+    name = version.layers[role]
+    key = blob_key(name)
+    data = store.get(key) if store.size(key) is not None else b""
+    if digest(data) != name:  # many can write to the store, and what is packaged is signed
         raise IncompleteVersion(
-            f"version {version.version} of {service.name} names {role} {version.layers[role]}, which is not in"
-            f" {store.url}: register the version again"
+            f"version {version.version} of {service.name} names {role} {name}, which is not in {store.url}, or has"
+            f" other bytes there: restore {key}, or train and register anew"
         )
-    return store.get(key)
+    return data

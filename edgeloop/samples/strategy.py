@@ -5,7 +5,7 @@ Part of the service YAML (``rollout:``), so that a release goes out tonight as i
 
 from __future__ import annotations
 
-from datetime import date, time
+import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,10 +24,10 @@ class Window(_Strict):
 
     days: list[Day] = Field(default_factory=list)
     """Days on which it opens; empty for every day."""
-    on: date | None = None
+    date: datetime.date | None = None
     """One day only, instead of ``days``."""
-    begin: time = Field(alias="from")
-    end: time = Field(alias="to")
+    begin: datetime.time = Field(alias="from")
+    end: datetime.time = Field(alias="to")
     """At or before ``from``: of the day after."""
     zone: str
     """Name in the IANA time zone database, as ``Europe/Berlin``."""
@@ -80,7 +80,8 @@ class Strategy(_Strict):
     windows: list[Window] = Field(default_factory=list)
     """Batches begin only within one of them; empty for always."""
     moves: Literal["keep", "follow"] = "keep"
-    """A node that moves to a ring still on the former release keeps what it runs, or follows its new ring back."""
+    """A node that a person moves to a ring still on the former release keeps what it runs, in its old ring, until its
+    new one has it; or it follows its new ring back."""
     target: Literal["agent", "kubeedge", "kserve"] = "agent"
     thresholds: Thresholds = Thresholds()
     rings: dict[Annotated[int, Field(ge=0)], Step] = Field(default_factory=dict)

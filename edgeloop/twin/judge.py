@@ -54,7 +54,7 @@ def _budgets(found: TwinReport) -> list[str]:
 
 def over_memory(found: TwinReport) -> str:
     """The sentence for a node that took too much."""
-    took = f" ({found.peak_mb:.0f} MB)" if found.peak_mb is not None else ""
+    took = f" ({found.peak_mb:.1f} MB)" if found.peak_mb is not None else ""
     return f"the node took more memory{took} than the {found.profile.memory_mb} MB of {found.profile.name}"
 
 

@@ -52,31 +52,15 @@ class Rehearsal(BaseModel):
 
 
 class Rehearsals:
-    """Writes and finds rehearsals."""
+    """Writes and finds rows."""
 
-    def __init__(self, database: Database, store: ObjectStore) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._store = store
         database.create(meta)
 
-    def record(self, report: TwinReport) -> Rehearsal:
-        """Keep a report: the blob first, so that no row names one that is not there."""
-        data = report.to_bytes()
-        row = Rehearsal(
-            service=report.service,
-            version=report.model,
-            release=report.release,
-            profile=report.profile.name,
-            terms=terms_of(report.profile, report.rules),
-            machine=report.machine,
-            outcome=report.outcome,
-            report=digest(data),
-            breaks_at=report.load.breaks_at if report.load else None,
-            at=report.at,
-        )
-        self._store.create(blob_key(row.report), data)
-        self._database.insert(rehearsals, **row.model_dump())
-        return row
+    def add(self, row: Rehearsal) -> bool:
+        """Write a row once; False when it was there."""
+        return self._database.insert(rehearsals, **row.model_dump())
 
     def newest(self, release: str, profile: str, terms: str) -> Rehearsal | None:
         """The newest rehearsal of a release for a profile by these terms, wherever it was."""
@@ -90,13 +74,34 @@ class Rehearsals:
         newest = {row["profile"]: Rehearsal.model_validate(row) for row in self._database.all(query)}
         return [newest[name] for name in sorted(newest)]
 
-    def report(self, name: str) -> TwinReport:
-        """The report with this digest.
 
-        Raises:
-            LostReport: it is gone, or damaged.
-        """
-        try:
-            return parse_report(self._store.get(blob_key(name)), name)
-        except ObjectMissing as error:
-            raise LostReport(f"twin report {name} is not in {self._store.url}: rehearse with --again") from error
+def keep(store: ObjectStore, kept: Rehearsals, report: TwinReport) -> Rehearsal:
+    """Keep a report and its row: the blob first, so that no row names one that is not there."""
+    data = report.to_bytes()
+    row = Rehearsal(
+        service=report.service,
+        version=report.model,
+        release=report.release,
+        profile=report.profile.name,
+        terms=terms_of(report.profile, report.rules),
+        machine=report.machine,
+        outcome=report.outcome,
+        report=digest(data),
+        breaks_at=report.load.breaks_at if report.load else None,
+        at=report.at,
+    )
+    store.create(blob_key(row.report), data)
+    kept.add(row)
+    return row
+
+
+def load_report(store: ObjectStore, name: str) -> TwinReport:
+    """The report with this digest.
+
+    Raises:
+        LostReport: it is gone, or damaged.
+    """
+    try:
+        return parse_report(store.get(blob_key(name)), name)
+    except ObjectMissing as error:
+        raise LostReport(f"twin report {name} is not in {store.url}: rehearse with --again") from error

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +23,12 @@ LEAST = 50
 STEP_SECONDS = 1.0
 _FASTER = 1.5
 _HALVINGS = 2
+#: The sender is what is slow when it worked for this part of the time,
+_WORKED = 0.2
+#: and worked or waited for a core for this part.
+_WORKED_OR_WAITED = 0.8
+#: Seconds for all threads to be ready.
+_AHEAD = 0.02
 #: Threads that send. More than a node takes at once: it refuses what is too much before they are all busy.
 THREADS = 48
 
@@ -31,8 +38,9 @@ class Offered:
     """What one rate brought."""
 
     step: Step
-    crowded: bool
-    """Whether all threads were busy at once, so that late requests are the node's doing and not the sender's."""
+    strained: bool
+    """Whether the sender had its hands full, with work or with waiting for a core: Python sends from one core, however
+    many threads it has."""
 
 
 def offer(send: Callable[[int], object], rate: float, budget_ms: float, threads: int = THREADS) -> Offered:
@@ -48,12 +56,12 @@ class _Run:
         self._threads = threads
         self._lock = threading.Lock()
         self._next = 0
-        self._busy = self._most_busy = 0
         self._took: list[float] = []
         self._failed = 0
+        self._ran = self._waited = 0.0
 
     def go(self, budget_ms: float) -> Offered:
-        self._began = time.perf_counter() + 0.02
+        self._began = time.perf_counter() + _AHEAD
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(min(self._threads, self._count))]
         for thread in threads:
             thread.start()
@@ -63,9 +71,16 @@ class _Run:
         held = not self._failed and p99 <= budget_ms
         p99 = min(p99, 1e9)  # JSON knows no infinity
         step = Step(rate=self._rate, asked=self._count, failed=self._failed, p99_ms=p99, held=held)
-        return Offered(step, self._most_busy >= len(threads))
+        wall = time.perf_counter() - self._began
+        return Offered(step, self._ran >= _WORKED * wall and self._ran + self._waited >= _WORKED_OR_WAITED * wall)
 
     def _work(self) -> None:
+        self._send_all()
+        ran, waited = _spent()
+        with self._lock:
+            self._ran, self._waited = self._ran + ran, self._waited + waited
+
+    def _send_all(self) -> None:
         while (number := self._take()) is not None:
             due = self._began + number / self._rate
             if (wait := due - time.perf_counter()) > 0:
@@ -78,9 +93,6 @@ class _Run:
         return number if number < self._count else None
 
     def _one(self, number: int, due: float) -> None:
-        with self._lock:
-            self._busy += 1
-            self._most_busy = max(self._most_busy, self._busy)
         try:
             self._send(number)
             failed = False
@@ -88,10 +100,21 @@ class _Run:
             failed = True
         took = time.perf_counter() - due
         with self._lock:
-            self._busy -= 1
             self._failed += failed
             if not failed:
                 self._took.append(took)
+
+
+def _spent() -> tuple[float, float]:
+    """Seconds for which this thread ran, and for which it waited for a core (nothing where the system does not tell).
+
+    Source: Linux, Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat".
+    """
+    try:
+        ran, waited, _ = Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()
+        return int(ran) / 1e9, int(waited) / 1e9
+    except (OSError, ValueError):
+        return time.thread_time(), 0.0
 
 
 def find_break(
@@ -126,14 +149,16 @@ def find_break(
             high = rate
         if high is None:
             rate *= _FASTER
+        elif not low:
+            rate /= _FASTER
         else:
-            rate, halvings = (low * high) ** 0.5 if low else high / _FASTER, halvings + 1
+            rate, halvings = (low * high) ** 0.5, halvings + 1
     return _load(steps, low, high, slowdown)
 
 
 def _load(steps: list[Offered], low: float, high: float | None, slowdown: float) -> Load:
     broken = [one for one in steps if high is not None and one.step.rate == high]
-    by_node = any(one.crowded or one.step.failed for one in broken)
+    by_node = any(one.step.failed or not one.strained for one in broken)
     return Load(
         holds_at=low / slowdown if low else None,
         breaks_at=high / slowdown if high is not None else None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -29,15 +28,15 @@ from edgeloop.samples.table import Tables
 from edgeloop.twin.asking import Recalled, Replayed, Sender, replay
 from edgeloop.twin.confine import Confined, Cores, asking_from, confined, divide
 from edgeloop.twin.judge import judge, over_memory
-from edgeloop.twin.kept import Rehearsals
+from edgeloop.twin.kept import Rehearsals, keep, load_report
 from edgeloop.twin.load import THREADS, find_break
 from edgeloop.twin.records import LostReport, TwinReport, terms_of
 from edgeloop.twin.stage import Staged, staged
+from edgeloop.twin.starting import OVER_MEMORY, bare_environment, died_of, wait_until_served
 from edgeloop.twin.traffic import Traffic, recent_traffic
 
 #: What a node without a model takes, in MiB.
 EMPTY_MB = 66
-START_SECONDS = 120.0
 REPLAY_SECONDS = 60.0
 LOAD_SECONDS = 40.0
 #: The load test begins at this part of what one answer after the other would come to.
@@ -92,11 +91,11 @@ def rehearse(
     known = parts.rehearsals.newest(release.digest, profile.name, terms_of(profile, service.delivery.twin))
     if known and not again:
         try:
-            return parts.rehearsals.report(known.report)
+            return load_report(parts.store, known.report)
         except LostReport as error:
             say(str(error))
     report = _Rehearsal(parts, service, release, profile, say).perform()
-    parts.rehearsals.record(report)
+    keep(parts.store, parts.rehearsals, report)
     return report
 
 
@@ -120,7 +119,7 @@ class _Rehearsal:
         report = self._report(time.monotonic() - began)
         if reasons:
             return report.model_copy(update={"outcome": "inconclusive", "reasons": reasons})
-        if broken == _MEMORY:
+        if broken == OVER_MEMORY:
             broken = over_memory(report)
         outcome, reasons = judge(report, broken)
         return report.model_copy(update={"outcome": outcome, "reasons": reasons})
@@ -146,7 +145,7 @@ class _Rehearsal:
         )
 
     def _notes(self) -> list[str]:
-        here, profile, within = _ARCHES.get(platform.machine(), platform.machine()), self.profile, None
+        here, profile = _ARCHES.get(platform.machine(), platform.machine()), self.profile
         notes = []
         if here != profile.arch:
             notes.append(f"ran on {here}, {profile.arch} is not emulated: times are multiplied by {profile.slowdown:g}")
@@ -169,7 +168,7 @@ class _Rehearsal:
             try:
                 broken, replayed = self._ask(stage, node, traffic, cores)
                 # What a node died of explains the errors that it left.
-                broken = _died(stage, node) or broken
+                broken = died_of(stage, node) or broken
             finally:
                 self.found["peak_mb"] = _rounded(node.peak_mb())
         if replayed and not broken:
@@ -183,12 +182,12 @@ class _Rehearsal:
             stage = stack.enter_context(staged(self.parts.store, self.release, self.profile, folder))
             command = [*self.parts.command, "--config", str(stage.config)]
             memory, cgroup = self.profile.memory_mb, self.parts.cgroup
-            node = stack.enter_context(confined(command, cores, memory, stage.log, _environment(), cgroup))
+            node = stack.enter_context(confined(command, cores, memory, stage.log, bare_environment(), cgroup))
             self.found["confinement"] = node.within
             yield stage, node
 
     def _ask(self, stage: Staged, node: Confined, traffic: Traffic, cores: Cores) -> tuple[str | None, Replayed | None]:
-        if broken := _wait(stage, node, self.service.name):
+        if broken := wait_until_served(stage, node, self.service.name):
             return broken, None
         port = stage.port()
         assert port is not None
@@ -258,34 +257,6 @@ class _Rehearsal:
         return self.parts.store.get(blob_key(layer.digest))
 
 
-_MEMORY = "memory"
-
-
-def _wait(stage: Staged, node: Confined, service: str) -> str | None:
-    """Until the release serves; else why it does not."""
-    until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until:
-        port = stage.port()
-        if port is not None:
-            with closing(Sender(port, service)) as sender:
-                if sender.is_ready():
-                    return None
-        if (refusal := stage.refusal()) is not None:
-            return f"the node refused the release: {refusal}"
-        if node.code is not None:
-            return _died(stage, node)
-        time.sleep(0.05)
-    return f"the release did not serve within {START_SECONDS:g} s ({stage.last_words()})"
-
-
-def _died(stage: Staged, node: Confined) -> str | None:
-    if node.over_memory:
-        return _MEMORY
-    if node.code is None:
-        return None
-    return f"the node ended with {node.code} ({stage.last_words()})"
-
-
 def _times(done: Replayed) -> tuple[float, float] | None:
     if not done.seconds:
         return None
@@ -295,9 +266,3 @@ def _times(done: Replayed) -> tuple[float, float] | None:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
-
-
-def _environment() -> dict[str, str]:
-    """Nothing that would lead the node out of its world: no address, no credentials."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDGELOOP_", "AWS_"))}
-    return {**kept, "OPENBLAS_NUM_THREADS": "1"}

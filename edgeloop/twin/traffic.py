@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 
 from edgeloop.samples.inputs import drawn_inputs
@@ -29,10 +30,14 @@ def recent_traffic(tables: Tables, service: Service, count: int) -> Traffic:
     Raises:
         TableUnavailable: the store is away.
     """
-    rows = tables.read("samples", ["sample_id", "captured_at"])
-    rows.sort(key=lambda row: (row["captured_at"], row["sample_id"]), reverse=True)
-    newest = [str(row["sample_id"]) for row in rows[: count * _LOOKED_THROUGH]]
+    newest = _newest(tables, count * _LOOKED_THROUGH)
     found = tables.read("samples", ["sample_id", "payload"], where=one_of("sample_id", newest)) if newest else []
     payloads = {row["sample_id"]: row["payload"] for row in found}
     captured = [payloads[name] for name in newest if payloads.get(name)][:count]
     return Traffic(captured, "captured") if captured else Traffic(drawn_inputs(service, count), "drawn")
+
+
+def _newest(tables: Tables, count: int) -> list[str]:
+    """Names of the newest samples, newest first; the others pass by and are not kept in memory."""
+    rows = tables.each("samples", ["captured_at", "sample_id"], one_of("service", [tables.service]))
+    return [name for _, name in heapq.nlargest(count, ((row["captured_at"], row["sample_id"]) for row in rows))]

@@ -9,6 +9,7 @@ from edgeloop.promotion.kept import Promotions
 from edgeloop.promotion.records import Promotion
 from edgeloop.release.optimise.measured import Measured
 from edgeloop.store import FleetStore
+from edgeloop.twin.kept import Rehearsal, Rehearsals
 
 #: States in which a promotion has not reached ring 0 yet.
 _BEFORE = ("building", "rehearsing", "waiting", "signing")
@@ -19,7 +20,8 @@ def waiting(fleet: FleetStore, services: Sequence[str]) -> list[dict[str, Any]]:
 
     Returns:
         ``service``, ``version``, ``former``, ``release``, ``state``, ``reason``, ``who``, ``since``; ``gate``: what the
-        gate said of the version, if it did; ``approvals``; ``variants``: figures by hardware profile; ``commands``.
+        gate said of the version, if it did; ``approvals``; ``variants``: figures by hardware profile; ``twin``: what
+        was found on the digital twin, by profile; ``commands``.
     """
     kept = Promotions(fleet.database)
     found = [kept.current(name) for name in services]
@@ -36,10 +38,19 @@ def _shown(fleet: FleetStore, kept: Promotions, one: Promotion) -> dict[str, Any
         "gate": {"verdict": judged[0]["verdict"], "reason": judged[0]["reason"]} if judged else None,
         "approvals": [{"who": word.who, "reason": word.reason, "at": word.at.isoformat()} for word in words],
         "variants": [figure.model_dump(mode="json") for figure in figures],
+        "twin": [found.model_dump(mode="json") for found in _rehearsed(fleet, one)],
         "commands": _commands(one),
     }
 
 
+def _rehearsed(fleet: FleetStore, one: Promotion) -> list[Rehearsal]:
+    return Rehearsals(fleet.database).of_release(one.release) if one.release else []
+
+
 def _commands(one: Promotion) -> list[str]:
     said = [f'edgeloop release reject {one.service} --reason "…"']
-    return [f"edgeloop release approve {one.service}", *said] if one.state == "waiting" else said
+    if one.state == "signing" and one.release:
+        return [f"edgeloop release sign {one.service} {one.release}", *said]
+    if one.state == "waiting":
+        return [f"edgeloop release approve {one.service} --version {one.version}", *said]
+    return said

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from edgeloop.bootstrap import App
 from edgeloop.errors import EdgeloopError, Unavailable
-from edgeloop.fleet.reports import collect_reports, status_of
 from edgeloop.settings import Settings
 from edgeloop.stack.status import stack_status
 from edgeloop.web.approvals import waiting
+from edgeloop.web.nodes import nodes
+from edgeloop.web.rollouts import ledger, rollouts
 from edgeloop.web.troubles import part_trouble
 
 T = TypeVar("T")
@@ -30,8 +31,9 @@ def look_at(app: App) -> dict[str, Any]:
 
     Returns:
         ``home``; ``stack`` (see :func:`edgeloop.stack.status.stack_status`); ``flows``; ``champions`` by service;
-        ``promotions``: those that have not begun their rollout; ``nodes``; ``problems``: what did not
-        answer, in sentences; ``unknown``: the sections left empty by that.
+        ``promotions``: those that have not begun their rollout; ``rollouts``; ``ledger``; ``nodes``, ``crowd`` and
+        ``left_out`` (see :func:`edgeloop.web.nodes.nodes`); ``problems``: what did not answer, in sentences;
+        ``unknown``: the sections left empty by that.
     """
     stack = stack_status(app.settings)
     silent = _silent(app.settings, stack)
@@ -57,7 +59,9 @@ def look_at(app: App) -> dict[str, Any]:
         "flows": ask("flows", "prefect", lambda: [asdict(d) for d in app.orchestrator.deployments()], no_rows),
         "champions": ask("champions", "mlflow", lambda: {s: _champion(app, s) for s in app.services()}, no_champions),
         "promotions": ask("promotions", "database", lambda: waiting(app.fleet, app.services()), no_rows),
-        "nodes": ask("nodes", "broker", lambda: _nodes(app), no_rows),
+        "rollouts": ask("rollouts", "database", lambda: rollouts(app.fleet, app.services()), no_rows),
+        "ledger": ask("ledger", "database", lambda: ledger(app.fleet, app.services()), no_rows),
+        **ask("nodes", "broker", lambda: nodes(app), {"nodes": [], "crowd": [], "left_out": {}}),
         "problems": problems,
         "unknown": unknown,
     }
@@ -102,9 +106,3 @@ def _champion(app: App, service: str) -> dict[str, Any] | None:
         "reason": rollout["reason"] if rollout else None,
         "drift": drifted[0]["reason"] if drifted else None,
     }
-
-
-def _nodes(app: App) -> list[dict[str, Any]]:
-    with app.broker() as broker:
-        reports = collect_reports(broker)
-    return [{**status_of(r).model_dump(), "last_error": r.last_error, "at": r.at.isoformat()} for r in reports]

@@ -6,6 +6,7 @@ Rendered on the server; there is no script in it. Who may do what comes with the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.web.glance import Glance, Look
@@ -87,13 +88,26 @@ def _templates() -> Environment:
     # StrictUndefined: a misspelt name is an error here, not an empty cell there.
     loader = PackageLoader("edgeloop.web")
     found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    found.filters.update(short=short, is_link=is_link)
+    found.filters.update(short=short, is_link=is_link, moment=moment, bytes=size)
     return found
 
 
 def short(digest: str | None) -> str:
     """The beginning of a digest, enough to tell two apart."""
     return digest.removeprefix("sha256:")[:12] if digest else "none"
+
+
+def moment(value: str | None) -> str:
+    """A time as people read it, of one that is written in ISO 8601; what is no time stays as it is."""
+    try:
+        return datetime.fromisoformat(value or "").astimezone(UTC).strftime("%d %b %H:%M:%S UTC")
+    except ValueError:
+        return value or "not known"
+
+
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    return f"{count / 1024**2:.1f} MiB" if count >= 1024**2 else f"{count // 1024} KiB"
 
 
 def is_link(address: Any) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+#: Nodes that are named here for one kind of trouble.
+_EACH = 8
 _BAD_RUNS = {"Failed", "Crashed", "TimedOut"}
 
 
@@ -33,12 +35,26 @@ def _fleet(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"{service}: version {version} was taken back: {champion['reason'] or 'no reason given'}"
         if champion and champion.get("drift"):
             yield f"{service}: {champion['drift']}; see  edgeloop drift {service}"
-    for node in found["nodes"]:
-        who = f"{node['node']} ({node['service']}, ring {node['ring']})"
-        if not node["online"]:
-            yield f"{who} is offline; it catches up when it returns"
-        if node.get("last_error"):
-            yield f"{who} reports an error: {node['last_error']}"
+    for one in found.get("rollouts", []):
+        if one["state"] == "holding":
+            yield f"{one['service']}: the rollout holds for a person: {one['reason']}"
+    crowd = found.get("crowd", [])
+    away = [f"{_who(node)} is offline; it catches up when it returns" for node in found["nodes"] if not node["online"]]
+    yield from _some(away, sum(one["nodes"] - one["online"] for one in crowd), "nodes are offline")
+    failing = [f"{_who(n)} reports an error: {n['last_error']}" for n in found["nodes"] if n.get("last_error")]
+    yield from _some(failing, sum(one["failing"] for one in crowd), "nodes report errors")
+
+
+def _who(node: Mapping[str, Any]) -> str:
+    return f"{node['node']} ({node['service']}, ring {node['ring']})"
+
+
+def _some(texts: Sequence[str], total: int, what: str) -> Iterator[str]:
+    """The first of ``texts``, and how many more there are."""
+    yield from texts[:_EACH]
+    more = max(total, len(texts)) - len(texts[:_EACH])
+    if more > 0:
+        yield f"{more} more {what}: see the table below, and  edgeloop fleet list"
 
 
 def _flows(flows: list[dict[str, Any]]) -> Iterator[str]:

@@ -217,6 +217,15 @@ def test_credentials_stay_with_the_host_that_they_are_for(tmp_path: Path) -> Non
     assert all("authorization" not in one.headers for one in storage.asked)
 
 
+def test_a_registry_elsewhere_does_not_name_a_port_of_this_machine() -> None:
+    """Whoever listens there would get the login."""
+    with closing(HttpRegistry("registry.example.com", Path("none"))) as registry:
+        for place in ("http://localhost:9/token", "http://127.0.0.1:9/token", "http://tokens.example/t"):
+            with pytest.raises(PlainHttp, match=r"sends us to .* over plain http"):
+                registry._http._resolve(place)
+        assert registry._http._resolve("https://tokens.example/t").host == "tokens.example"
+
+
 def test_a_place_that_we_are_sent_to_cannot_ask_for_credentials(tmp_path: Path) -> None:
     with scripted(always(Answer(401))) as storage, scripted(always(Answer(401))) as server:
         realm = f'Bearer realm="http://localhost:{storage.port}/token"'

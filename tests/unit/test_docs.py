@@ -37,7 +37,7 @@ from edgeloop.learning.drift.kept import plot_key, state_key
 from edgeloop.learning.rounds import round_record_key
 from edgeloop.learning.train import candidate_key
 from edgeloop.release.optimise.conversions import conversion_key
-from edgeloop.samples import delivery, judging, labelling, profiles, records, releases, service, strategy, topics
+from edgeloop.samples import delivery, judging, labelling, moves, profiles, records, releases, service, strategy, topics
 from edgeloop.samples.dataset import dataset_key, members_key
 from edgeloop.samples.segments import segment_key
 from edgeloop.samples.splits import SHARES
@@ -56,6 +56,7 @@ RECORDS: dict[str, type[BaseModel]] = {
     "label": records.Label,
     "release": releases.Release,
     "wanted": releases.Wanted,
+    "moves": moves.Moves,
     "report": records.Report,
     "service": service.Service,
 }
@@ -259,6 +260,7 @@ def test_the_profile_page_has_every_field_runtime_and_precision() -> None:
         releases.Variant,
         releases.Wanted,
         releases.Next,
+        moves.Moves,
     ],
     ids=lambda m: str(m.__name__),
 )

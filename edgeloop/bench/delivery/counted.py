@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from edgeloop.bench.retrain.counting import CountingStore
-from edgeloop.clients.objects import ObjectMissing, ObjectStore
+from edgeloop.clients.objects import ObjectStore
 from edgeloop.samples.records import hexdigest
 
 #: What an object is, by its key; the first that fits.
@@ -60,6 +60,3 @@ class CountedStore(CountingStore):
     def _kind(self, key: str) -> str:
         found = (name for name, pattern in _KINDS if re.fullmatch(pattern, key))
         return self._roles.get(key) or next(found, "other")
-
-
-__all__ = ["CountedStore", "ObjectMissing"]

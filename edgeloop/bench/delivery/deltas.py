@@ -1,4 +1,4 @@
-"""How small a release could be made by compression and by deltas, which know the file before: what others would send."""
+"""How small a release is after compression, and as a delta, which knows the file before: what others would send."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ GZIP_LEVEL = 6
 ZSTD_LEVEL = 10
 #: Of deltas. Without a search for shorter matches than the long ones, an unchanged stretch stays one match.
 DELTA_LEVEL = 1
-#: bsdiff sorts the old file in some 17 times its memory: larger ones are left out.
-LARGEST_BSDIFF = 100_000_000
+#: bsdiff sorts the old file in some 17 times its memory, which takes minutes where all weights differ: larger ones are
+#: left out.
+LARGEST_BSDIFF = 32_000_000
 
 
 def gzip_size(pieces: Iterable[bytes]) -> int:
@@ -68,7 +69,7 @@ def bsdiff_delta(old: bytes, new: bytes) -> bytes | None:
     """A bsdiff4 patch; None where ``old`` is too large for it."""
     if len(old) > LARGEST_BSDIFF:
         return None
-    import bsdiff4
+    import bsdiff4  # type: ignore[import-untyped]
 
     found: bytes = bsdiff4.diff(old, new)
     return found

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import IO
 
-from edgeloop.clients.oci_types import CONFIG, LAYER, Reader
+from edgeloop.bench.delivery.deltas import GZIP_LEVEL
+from edgeloop.clients.oci_types import CONFIG, LAYER, ImageMissing, Reader
 from edgeloop.errors import BadInput
 from edgeloop.release.oci.base import Base
 from edgeloop.release.oci.records import (
@@ -91,27 +91,18 @@ def stand_in(folder: Path, arch: Arch) -> Base:
 def _write_packages(path: Path) -> str:
     """Write the layer, and return the digest that it has unpacked."""
     files = {str(name): file for name, file in _node_files() if file.is_file()}
-    with path.open("wb") as sink, gzip.GzipFile("", "wb", 6, sink, mtime=0) as packed:
-        hashed = _Hashed(packed)
-        with tarfile.open(fileobj=hashed, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-            for name in sorted(files):
-                entry = tarfile.TarInfo(f"opt/edgeloop/{name}")
-                entry.size, entry.mode = files[name].stat().st_size, 0o644
-                with files[name].open("rb") as source:
-                    tar.addfile(entry, source)
-    return f"sha256:{hashed.sum.hexdigest()}"
-
-
-class _Hashed:
-    """Writes on, and knows the digest of what was written."""
-
-    def __init__(self, sink: IO[bytes]) -> None:
-        self._sink = sink
-        self.sum = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.sum.update(data)
-        return self._sink.write(data)
+    with (
+        path.open("wb") as sink,
+        gzip.GzipFile("", "wb", GZIP_LEVEL, sink, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for name in sorted(files):
+            entry = tarfile.TarInfo(f"opt/edgeloop/{name}")
+            entry.size, entry.mode = files[name].stat().st_size, 0o644
+            with files[name].open("rb") as source:
+                tar.addfile(entry, source)
+    with gzip.open(path) as tarred:
+        return f"sha256:{hashlib.file_digest(tarred, 'sha256').hexdigest()}"
 
 
 def _node_files() -> Iterator[tuple[str, Path]]:
@@ -123,7 +114,9 @@ def _node_files() -> Iterator[tuple[str, Path]]:
         found = metadata.distribution(name).files
         if found is None:
             raise NoFiles(f"package {name} has no list of its files: install it with pip, or give --base")
-        yield from ((str(one), Path(str(one.locate()))) for one in found if one.suffix != ".pyc" and ".." not in one.parts)
+        yield from (
+            (str(one), Path(str(one.locate()))) for one in found if one.suffix != ".pyc" and ".." not in one.parts
+        )
 
 
 def _own_files() -> Iterator[tuple[str, Path]]:
@@ -177,7 +170,7 @@ def pull(reader: Reader, repository: str, digest: str, arch: Arch, held: Set[str
 def _read(reader: Reader, repository: str, digest: str) -> bytes:
     found = reader.manifest(repository, digest)
     if found is None:
-        raise BadInput(f"{reader.name} has no {digest}: write the image again")
+        raise ImageMissing(f"{reader.name} has no {digest}: write the image again")
     return found[0]
 
 

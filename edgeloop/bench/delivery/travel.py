@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeloop.bench.delivery.counted import CountedStore
-from edgeloop.bench.delivery.models import SERVICE, Trio
+from edgeloop.bench.delivery.models import SERVICE, Line
 from edgeloop.bench.delivery.result import Travelled
 from edgeloop.clients.objects import ObjectStore
 from edgeloop.edge.releases.agent import Agent
@@ -49,31 +49,30 @@ class Fleet:
 class Site:
     """The channel of a fleet, as full of signatures as it can be, and one node of its last ring."""
 
-    def __init__(self, store: ObjectStore, folder: Path, trio: Trio, fleet: Fleet) -> None:
+    def __init__(self, store: ObjectStore, folder: Path, line: Line, fleet: Fleet) -> None:
         self._store = store
         self._fleet = fleet
         self._ring = fleet.rings - 1
-        self._service = trio.first.service
+        self._service = line.first.service
         self._publisher = Publisher(store, Keys(folder / "keys"))
-        self._trio = trio
+        self._line = line
         root = self._publisher.ensure()
         self._fill()
-        self.counted = CountedStore(store, trio.roles)
+        self.counted = CountedStore(store, line.roles)
         channel = Channel(lambda: self.counted, root, folder / "node" / "channel", self._ring)
         state = StateFile(folder / "node")
-        self._agent = Agent(
-            channel, Runtime(1), Blobs(folder / "node"), state, Stats([self._service]), node=_NODE
-        )  # fmt: skip
+        stats = Stats([self._service])
+        self._agent = Agent(channel, Runtime(1), Blobs(folder / "node"), state, stats, node=_NODE)
 
     def _fill(self) -> None:
         """Other services, and all the approvals of earlier releases that are kept."""
         for number in range(1, self._fleet.services):
-            other = self._trio.first.model_copy(update={"service": f"{SERVICE}-{number}"})
+            other = self._line.first.model_copy(update={"service": f"{SERVICE}-{number}"})
             self._approve(other)
             self._publisher.point(other.service, 0, other.digest)
         for number in range(APPROVED):
-            self._approve(self._trio.first.model_copy(update={"version": f"0.{number}"}))
-        self._approve(self._trio.first)
+            self._approve(self._line.first.model_copy(update={"version": f"0.{number}"}))
+        self._approve(self._line.first)
 
     def _approve(self, release: Release) -> None:
         self._store.create(release_key(release.service, release.digest), release.to_bytes())
@@ -95,33 +94,39 @@ class Site:
 
     def first(self) -> Travelled:
         """A new node in a fleet that runs the first release."""
-        pointing = dict.fromkeys(range(self._fleet.rings), Pointing(self._trio.first.digest))
+        pointing = dict.fromkeys(range(self._fleet.rings), Pointing(self._line.first.digest))
         self._publisher.point_many(self._service, pointing)
         found = self.look()
-        self._check(self._trio.first)
+        self._check(self._line.first)
         return found
 
-    def move(self, former: Release, to: Release) -> Travelled:
-        """``to`` is approved, and comes to the node's ring in one batch: staged, switched to, the ring's own."""
-        steps = self._steps(self._ring, former, to)
+    def move(self, to: Release) -> Travelled:
+        """``to`` is approved and comes to the node's ring as it does by default: the ring is pointed at it."""
+        return self._moved(to, self._pointing(self._ring, Pointing(to.digest)))
+
+    def move_in_batches(self, former: Release, to: Release) -> Travelled:
+        """``to`` is approved and comes to the node's ring in two batches, the node's the second: four commits more."""
+        salt = digest(to.to_bytes()).removeprefix("sha256:")[:32]
+        bounds = (NOBODY, place(salt, _NODE), EVERYONE)
+        steps = [Pointing(former.digest, Next(release=to.digest, salt=salt, below=below)) for below in bounds]
+        return self._moved(to, *(self._pointing(self._ring, one) for one in (*steps, Pointing(to.digest))))
+
+    def _moved(self, to: Release, *steps: Callable[[], int]) -> Travelled:
         found = self.look(lambda: self._approved(to), *steps)
         self._check(to)
         return found
 
-    def fleet_wide(self, former: Release, to: Release) -> Travelled:
-        """As :meth:`move` through all rings, the node's the last, in two batches each; the node looks every time."""
-        acts = [lambda: self._approved(to)]
-        for ring in range(self._fleet.rings):
-            acts += self._steps(ring, former, to, half=True)
-        found = self.look(*acts)
-        self._check(to)
+    def elsewhere(self, former: Release, to: Release) -> Travelled:
+        """Ring 0 is moved to ``to`` and back: what a node of another ring reads after one of the commits."""
+        self._pointing(0, Pointing(to.digest))()
+        found = self.look()
+        self._pointing(0, Pointing(former.digest))()
+        self.look()
         return found
 
-    def _steps(self, ring: int, former: Release, to: Release, *, half: bool = False) -> list[Callable[[], int]]:
-        salt = digest(f"{to.digest} {to.version}".encode()).removeprefix("sha256:")[:32]
-        bounds = [NOBODY, *([_above(salt)] if half else []), EVERYONE]
-        pointings = [Pointing(former.digest, Next(release=to.digest, salt=salt, below=below)) for below in bounds]
-        return [self._pointing(ring, one) for one in (*pointings, Pointing(to.digest))]
+    def move_all(self, to: Release) -> Travelled:
+        """As :meth:`move`, through all rings, the node's the last; the node looks after each commit."""
+        return self._moved(to, *(self._pointing(ring, Pointing(to.digest)) for ring in range(self._fleet.rings)))
 
     def _pointing(self, ring: int, to: Pointing) -> Callable[[], int]:
         def act() -> int:
@@ -142,8 +147,3 @@ class Site:
         if serving != release.digest:
             why = self._agent.status(self._service)[1]
             raise NothingServes(f"the node serves {serving}, not {release.digest} ({why}): look at its backbone")
-
-
-def _above(salt: str) -> str:
-    """A bound that the node's place is not below."""
-    return place(salt, _NODE)

@@ -142,14 +142,21 @@ class Blobs:
         return found
 
     def sweep(self, keep: Iterable[str]) -> None:
-        """Delete every manifest but ``keep`` and every blob that a node of this profile does not load of them."""
-        names = {hexdigest(layer.digest) for name in keep for layer in self._layers(name)}
+        """Delete every manifest but ``keep`` and every blob that a node of this profile does not load of them.
+
+        What is being fetched at this moment stays: another service's thread may need it.
+        """
+        names = {hexdigest(layer.digest) for name in keep for layer in self._layers(name)} | self._busy()
         files = {f"{hexdigest(name)}.json" for name in keep}
         for folder, wanted in ((self._blobs, names), (self._releases, files)):
             for path in folder.iterdir() if folder.is_dir() else ():
                 if path.name.removesuffix(".part") not in wanted:
                     with suppress(OSError):
                         path.unlink()
+
+    def _busy(self) -> set[str]:
+        with self._lock:
+            return {hexdigest(name) for name, lock in self._fetching.items() if lock.locked()}
 
     def _layers(self, name: str) -> list[Layer]:
         release = self.kept(name)

@@ -18,7 +18,7 @@ from edgeloop.edge.releases.channel import Channel, CorruptManifest, UnapprovedR
 from edgeloop.edge.releases.downloads import CorruptBlob, DiskFull
 from edgeloop.edge.releases.loading import Loader
 from edgeloop.errors import EdgeloopError
-from edgeloop.samples.releases import MalformedRelease, NoVariant, Release
+from edgeloop.samples.releases import Layer, MalformedRelease, NoVariant, Release
 
 if TYPE_CHECKING:
     from edgeloop.clients.objects import ObjectStore
@@ -66,10 +66,15 @@ class Staging:
         self._blobs.mark_waiting(name)
         needed = self._loader.needed(release)
         self._blobs.bring(store, needed, self._looking(service))
-        small = {layer.role: self._blobs.read(layer.digest) for layer in needed if layer.role == "config"}
-        self._loader.check_config(release, {role: data for role, data in small.items() if data is not None})
+        self._loader.check_config(release, {la.role: self._read(la) for la in needed if la.role == "config"})
         self._waiting[service] = name
         return True
+
+    def _read(self, layer: Layer) -> bytes:
+        data = self._blobs.read(layer.digest)
+        if data is None:  # between two lines of ours: no fault of the release
+            raise OSError(f"blob {layer.digest} was here and is gone: it is fetched again")
+        return data
 
     def take(self, service: str, name: str, store: ObjectStore) -> tuple[Release, dict[str, bytes]]:
         """``name`` with its layers by role, to be loaded; what is here already is not asked of ``store``.

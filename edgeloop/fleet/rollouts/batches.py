@@ -16,6 +16,15 @@ _HOUR = timedelta(hours=1)
 
 def next_batch(view: View, ring: RingView, known: RingFacts | None, at: datetime) -> View:
     """``view`` with the next batch of ``ring`` begun, or with what that waits for."""
+    if (waiting := held_up(view, ring, at)) is not None:
+        return waiting
+    if known is None or known.below != ring.below:
+        return view
+    return _begun(view, ring, known.names, at)
+
+
+def held_up(view: View, ring: RingView, at: datetime) -> View | None:
+    """``view`` with what ``ring`` waits for before any of its nodes may switch; None when that is nothing."""
     if view.step(ring.ring).approve and not ring.approved_by:
         reason = f"ring {ring.ring} waits for a word: edgeloop rollout approve {view.service} --ring {ring.ring}"
         return view.model_copy(update={"waits": "approval", "reason": reason})
@@ -26,9 +35,7 @@ def next_batch(view: View, ring: RingView, known: RingFacts | None, at: datetime
     if opening > at:
         reason = f"ring {ring.ring} waits for its window at {opening.isoformat(timespec='minutes')}"
         return view.model_copy(update={"waits": "window", "next_look": opening, "reason": reason})
-    if known is None or known.below != ring.below:
-        return view
-    return _begun(view, ring, known.names, at)
+    return None
 
 
 def _begun(view: View, ring: RingView, names: Sequence[str], at: datetime) -> View:

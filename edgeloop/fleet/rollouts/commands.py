@@ -15,7 +15,7 @@ from edgeloop.fleet.channel import Rings
 from edgeloop.fleet.rollouts.checks import check_strategy
 from edgeloop.fleet.rollouts.decide import Decision, Event, take_back
 from edgeloop.fleet.rollouts.standing import former_of, freeze, what_stands
-from edgeloop.fleet.rollouts.state_store import ATTEMPTS, Beginning, StateStore, busy
+from edgeloop.fleet.rollouts.state_store import ATTEMPTS, Beginning, Saved, StateStore, busy
 from edgeloop.fleet.rollouts.states import ENDED, View, approvable
 from edgeloop.fleet.rollouts.status import RolloutStatus, status_of
 from edgeloop.samples.records import now
@@ -92,7 +92,7 @@ def _start(
     active, queued = store.opened(service.name)
     if active and active.view.release == release and active.view.state != "reverting":
         if queued is not None:  # back to the one that is on its way: what would come after it will not
-            store.save(queued, _dropped(queued.view, "the release before it is wanted again"), (), at)
+            _drop(store, queued, f"dropped for {who}: the release before it is wanted again", who, at)
         return False
     if queued and queued.view.release == release:
         return False
@@ -103,9 +103,16 @@ def _start(
         return False
     view = freeze(service, release, why, who, stands, former_of(store, service.name, release, stands))
     if active is not None:
-        view = view.model_copy(update={"state": "queued", "waits": "turn"})
+        text = f"waits until rollout {active.view.rollout} has come to the end of its ring, or ended: {why}"
+        view = view.model_copy(update={"state": "queued", "waits": "turn", "reason": text})
     store.begin(view, at, drop=queued)
     return True
+
+
+def _drop(store: StateStore, queued: Saved, text: str, who: str, at: datetime) -> None:
+    """End what did not begin; raises Beginning when it went on meanwhile."""
+    if not store.save(queued, _dropped(queued.view, text), (Event("abort", "inconclusive", text, who),), at):
+        raise Beginning
 
 
 def _had(store: StateStore, service: str, release: str) -> bool:
@@ -161,7 +168,8 @@ def resume(fleet: FleetStore, service: str, who: str, reason: str = "") -> Rollo
             raise NothingToResume(f"rollout of {service} is {view.state} and not paused: there is nothing to resume")
         fresh = tuple(r if r.state in ENDED or r.since is None else _since(r, at) for r in view.rings)
         text = f"resumed by {who}" + (f": {reason}" if reason else "")
-        values = {"paused_by": "", "state": "moving", "waits": "", "reason": text, "rings": fresh}
+        state = "moving" if view.state == "holding" else view.state
+        values = {"paused_by": "", "state": state, "waits": "", "reason": text, "rings": fresh}
         return Decision(view.model_copy(update=values), (Event("resume", "pass", text, who),))
 
     return _act(fleet, service, change)
@@ -185,7 +193,14 @@ def revert(fleet: FleetStore, service: str, who: str, reason: str) -> RolloutSta
     """Take back what is under way: every ring goes to the former release, and none that is queued begins."""
     store = StateStore(fleet.database)
     _drop_queued(store, service, who, reason)
-    return _act(fleet, service, lambda view, _at: take_back(view, f"reverted by {who}: {reason}", who))
+    return _act(fleet, service, lambda view, at: _back(view, f"reverted by {who}: {reason}", at, who))
+
+
+def _back(view: View, text: str, at: datetime, who: str) -> Decision:
+    """Taken back; what did not begin yet is only dropped, since what the rings run is not its doing."""
+    if view.state == "queued":
+        return Decision(_dropped(view, text), (Event("abort", "inconclusive", text, who),))
+    return take_back(view, text, at, who)
 
 
 def stop(fleet: FleetStore, service: str, who: str, reason: str) -> bool:
@@ -193,7 +208,7 @@ def stop(fleet: FleetStore, service: str, who: str, reason: str) -> bool:
     store = StateStore(fleet.database)
     dropped = _drop_queued(store, service, who, reason)
     try:
-        _act(fleet, service, lambda view, _at: take_back(view, f"stopped by {who}: {reason}", who))
+        _act(fleet, service, lambda view, at: _back(view, f"stopped by {who}: {reason}", at, who))
     except (RolloutEnded, GoingBack):
         return dropped
     return True
@@ -204,9 +219,11 @@ def _drop_queued(store: StateStore, service: str, who: str, reason: str) -> bool
         active, queued = store.opened(service)
         if active is None or queued is None:
             return False
-        text = f"aborted by {who} before its turn: {reason}"
-        if store.save(queued, _dropped(queued.view, text), (Event("abort", "inconclusive", text, who),), now()):
-            return True
+        try:
+            _drop(store, queued, f"aborted by {who} before its turn: {reason}", who, now())
+        except Beginning:
+            continue
+        return True
     raise busy(service)
 
 

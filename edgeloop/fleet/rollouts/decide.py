@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from edgeloop.fleet.rollouts.batches import next_batch
+from edgeloop.fleet.rollouts.batches import held_up, next_batch
 from edgeloop.fleet.rollouts.facts import Facts, RingFacts, waited
 from edgeloop.fleet.rollouts.states import ACTIVE, ENDED, TERMINAL, RingView, View
 from edgeloop.fleet.rollouts.verdict import Verdict, judge_ring
@@ -42,8 +42,9 @@ def decide(view: View, facts: Facts, at: datetime) -> Decision:
     """What becomes of ``view``; rollouts that ended or wait for their turn stay as they are."""
     if view.state not in ACTIVE:
         return Decision(view)
+    view = _until_now(view, at)
     if view.state == "reverting":
-        return Decision(_going_back(view, facts))
+        return Decision(_going_back(view, facts, at))
     seen = _counted(view, facts)
     verdicts = {
         ring.ring: judge_ring(known.evidence, view.strategy.thresholds, waited(ring, at))
@@ -51,25 +52,47 @@ def decide(view: View, facts: Facts, at: datetime) -> Decision:
     }
     failing = next((ring for ring in seen.rings if _fails(verdicts, ring)), None)
     if failing and not view.everywhere:
-        return take_back(seen.with_ring(failing.model_copy(update={"state": "failed"})), verdicts[failing.ring].reason)
+        failed = seen.with_ring(failing.model_copy(update={"state": "failed"}))
+        return take_back(failed, verdicts[failing.ring].reason, at)
     after = _moved(seen, facts, verdicts, at)
     return Decision(after, _events(view, after))
 
 
-def take_back(view: View, cause: str, who: str = "rollout") -> Decision:
+def _until_now(view: View, at: datetime) -> View:
+    """What happened in the future did so by a clock that was wrong: nothing waits until then."""
+    for ring in view.rings:
+        moments = {name: getattr(ring, name) for name in ("since", "begun_at", "switched_at")}
+        if late := {name: at for name, when in moments.items() if when is not None and when > at}:
+            view = view.with_ring(_changed(ring, **late))
+    changes: dict[str, Any] = {}
+    if any(when > at for when, _ in view.touches):
+        changes["touches"] = tuple((min(when, at), count) for when, count in view.touches)
+    if view.back_at is not None and view.back_at > at:
+        changes["back_at"] = at
+    return view.model_copy(update=changes)
+
+
+def take_back(view: View, cause: str, at: datetime, who: str = "rollout") -> Decision:
     """Every ring goes back to the former release; with none there is nothing to go back to, and that was it."""
     state = "reverting" if view.former else "reverted"
     back = {"state": state, "cause": cause, "reason": cause, "waits": "", "next_look": None, "paused_by": ""}
-    return Decision(view.model_copy(update=back), (Event("revert", "fail", cause, who, back=True),))
+    return Decision(view.model_copy(update=back | {"back_at": at}), (Event("revert", "fail", cause, who, back=True),))
 
 
-def _going_back(view: View, facts: Facts) -> View:
-    """``reverted`` when every ring is told so and no node that is there serves the release any more."""
+def _going_back(view: View, facts: Facts, at: datetime) -> View:
+    """``reverted`` when every ring is told so and no node that is there serves the release any more.
+
+    With a newer release waiting that is not waited for longer than ``patience_seconds``: nodes that do not go back are
+    told so still, and one that cannot holds nobody up.
+    """
     if facts.refused:
         return view.model_copy(update={"reason": f"{view.cause}; going back is refused: {facts.refused}"})
     if facts.stuck:
         names = ", ".join(facts.stuck[:5]) + (", …" if len(facts.stuck) > 5 else "")
-        return view.model_copy(update={"reason": f"{view.cause}; {len(facts.stuck)} still serve it: {names}"})
+        view = view.model_copy(update={"reason": f"{view.cause}; {len(facts.stuck)} still serve it: {names}"})
+        is_over = at - (view.back_at or at) > timedelta(seconds=view.strategy.patience_seconds)
+        gives_way = facts.newer and facts.applied and is_over
+        return view.model_copy(update={"state": "reverted"}) if gives_way else view
     if facts.stuck is None or not facts.applied or not facts.complete:
         return view
     return view.model_copy(update={"state": "reverted", "reason": view.cause})
@@ -152,7 +175,7 @@ def _step(view: View, facts: Facts, verdicts: Mapping[int, Verdict], at: datetim
 
 def _begin(view: View, ring: RingView, at: datetime) -> View:
     if view.is_direct(ring):
-        return _begin_whole(view, ring, at)
+        return held_up(view, ring, at) or _begin_whole(view, ring, at)
     return view.with_ring(_changed(ring, state="staging", since=at, begun_at=at), reason=f"ring {ring.ring} stages it")
 
 

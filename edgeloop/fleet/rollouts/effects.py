@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edgeloop.errors import BadInput
 from edgeloop.fleet.channel import NotApproved, Pointing
-from edgeloop.fleet.rollouts.states import View, desired
+from edgeloop.fleet.rollouts.states import ACTIVE, View, desired
 from edgeloop.fleet.targets.agent import AgentTarget
 from edgeloop.fleet.targets.owned import outcome
 from edgeloop.fleet.targets.protocol import Next, Observed, Outcome, ReleaseRef, Sited, Target, Wave
@@ -73,11 +73,15 @@ class Effects:
 
     def _on_target(self, view: View, wishes: dict[int, Pointing]) -> Applied:
         target = self._targets(view.strategy.target)
+        if view.state in {"moving", "holding"}:
+            self._agent.refuse_unapproved(view.service, view.release)
         waves = [self.wave(view, ring, to) for ring, to in wishes.items()]
         if refused := self._refused_at_a_site(target, view, waves):
             return Applied(False, refused)
         asked = [(wave.ring, name, one, wave) for wave in waves for name, one in _parts(target, wave)]
-        outcomes = self._perform([_action(name, one, view, wave) for _, name, one, wave in asked])
+        # What has ended is only kept as it is: that is nothing to show anybody.
+        perform = self._perform if view.state in ACTIVE else in_turn
+        outcomes = perform([_action(name, one, view, wave) for _, name, one, wave in asked])
         by_ring: dict[int, list[Outcome]] = {}
         for (ring, *_), found in zip(asked, outcomes, strict=True):
             by_ring.setdefault(ring, []).append(found)

@@ -35,6 +35,8 @@ class RingEvidence:
     """Online touched nodes that serve it."""
     failed: int = 0
     """Touched nodes that refused it, or fell back from it."""
+    failed_away: int = 0
+    """Those of them that are offline: nobody waits for them, and they decide nothing but that."""
     first_failure: str = ""
     """``<node>: <what it said>``."""
     timed: int = 0

@@ -19,7 +19,7 @@ class RingFacts:
     below: str
     """The bound that was wished when they were heard: what they say of another one decides nothing."""
     names: tuple[str, ...] = ()
-    """All nodes of the ring; only where a batch may begin, and the target counts nodes."""
+    """Online nodes of the ring, or all when none is; only where a batch may begin, and the target counts nodes."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from edgeloop.fleet.rollouts.effects import Applied, Effects
 from edgeloop.fleet.rollouts.evidence import RingEvidence
@@ -12,6 +12,8 @@ from edgeloop.fleet.rollouts.roster import Roster
 from edgeloop.fleet.rollouts.states import RingView, View, touched_rings
 from edgeloop.fleet.targets.protocol import Observed
 from edgeloop.samples.cohorts import EVERYONE
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def gather(
@@ -33,11 +35,17 @@ def _of_ring(view: View, ring: RingView, roster: Roster, effects: Effects, at: d
     # While it stages nobody is told to switch: what is asked is whether all could.
     below = EVERYONE if ring.state == "staging" else ring.below
     limits, since = view.strategy.thresholds, ring.begun_at
-    evidence = roster.evidence(
-        view.service, ring.ring, view.release, ring.stands, view.salt, below, limits, at, since=since
-    )
-    names = () if below == EVERYONE and ring.state != "staging" else tuple(roster.names(view.service, ring.ring))
+    # While it stages none was given the release, so none can have left it.
+    batch_since = _NEVER if ring.state == "staging" else ring.switched_at
+    about = view.service, ring.ring, view.release, ring.stands, view.salt, below, limits, at
+    evidence = roster.evidence(*about, since=since, batch_since=batch_since)
+    names = () if below == EVERYONE and ring.state != "staging" else _names(view, ring, roster, at)
     return RingFacts(evidence, ring.below, names)
+
+
+def _names(view: View, ring: RingView, roster: Roster, at: datetime) -> tuple[str, ...]:
+    """The nodes that a batch is counted in: those that are there, so that it shows something; if none is, all."""
+    return tuple(roster.names(view.service, ring.ring, at) or roster.names(view.service, ring.ring))
 
 
 def _evidence(seen: Observed) -> RingEvidence:

@@ -98,7 +98,7 @@ def plan_rollout(fleet: FleetStore, channel: Rings, service: Service, version: s
     stands = what_stands(store, channel, service.name, service.rings)
     former = former_of(store, service.name, release, stands)
     view = freeze(service, release, "", "", stands, former)
-    counts = Roster(fleet.database).rings(service.name)
+    counts = Roster(fleet.database).rings(service.name, at)
     rings = [_ring(view, ring.ring, counts.get(ring.ring, 0), at) for ring in view.rings]
     return RolloutPlan(service=service.name, release=release, former=former, target=view.strategy.target, rings=rings)
 
@@ -120,7 +120,7 @@ def _ring(view: View, number: int, nodes: int, at: datetime) -> RingPlan:
 
 
 def _window(one: Window) -> str:
-    days = one.on.isoformat() if one.on else ",".join(one.days) or "every day"
+    days = one.date.isoformat() if one.date else ",".join(one.days) or "every day"
     return f"{days} {one.begin:%H:%M}-{one.end:%H:%M} {one.zone}"
 
 

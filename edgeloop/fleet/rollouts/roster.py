@@ -15,12 +15,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from edgeloop.fleet.rollouts.evidence import RingEvidence
+from edgeloop.fleet.rollouts.lives import carried
 from edgeloop.fleet.rollouts.sums import NODE_COLUMNS, sum_up
 from edgeloop.samples.strategy import Thresholds
 from edgeloop.store.database import Database
 
 #: A node that has said nothing new for this long is taken for offline.
 STALE = timedelta(seconds=120)
+#: A node that was not heard for so long is of no ring any more until it is heard again.
+GONE = timedelta(days=7)
 #: Nodes that are asked for by name at once, and how often before all are asked for.
 _LOOK_UP, _LOOK_UPS = 500, 4
 _FORMER = ("former", "former_until", "former_counted")
@@ -92,15 +95,18 @@ class Roster:
         self._fleet = fleet
         database.create(meta)
 
-    def names(self, service: str, ring: int) -> list[str]:
-        """The nodes of a ring, in order."""
-        mine = self._of(service, ring)
-        found = self._database.all(sa.select(nodes.c.node).where(*mine).order_by(nodes.c.node))
-        return [str(row["node"]) for row in found]
+    def names(self, service: str, ring: int, online_at: datetime | None = None) -> list[str]:
+        """The nodes of a ring, in order; with ``online_at`` those that are there."""
+        query = sa.select(nodes.c.node).outerjoin(node_words, _WORD).where(*self._of(service, ring))
+        if online_at is not None:
+            query = query.where(self._is_online(online_at))
+        return [str(row["node"]) for row in self._database.all(query.order_by(nodes.c.node))]
 
-    def rings(self, service: str) -> dict[int, int]:
-        """How many nodes each ring has."""
+    def rings(self, service: str, at: datetime | None = None) -> dict[int, int]:
+        """How many nodes each ring has; with ``at`` without those that are :data:`GONE` then."""
         counted = sa.select(nodes.c.ring, sa.func.count().label("count")).where(*self._of(service))
+        if at is not None:
+            counted = counted.where(_is_of_ring(at))
         found = self._database.all(counted.group_by(nodes.c.ring).order_by(nodes.c.ring))
         return {int(row["ring"]): int(row["count"]) for row in found}
 
@@ -122,18 +128,21 @@ class Roster:
         at: datetime,
         *,
         since: datetime | None = None,
+        batch_since: datetime | None = None,
     ) -> RingEvidence:
         """What the nodes of a ring say of ``release``; those of them with a place below ``below`` were told to switch.
 
-        With ``since``, the moment from which they were told, a refusal or a fall back of before does not count: a
-        release may be tried again. ``complete`` is that of the last :meth:`note`.
+        With ``since``, the moment from which they were told, what they refused, counted or did before does not count: a
+        release may be tried again. With ``batch_since``, of the last batch, nor does it that a node left the release
+        before: it may come from a ring that has it. Nodes that are :data:`GONE` are not of the ring. ``complete`` is
+        that of the last :meth:`note`.
         """
         query = sa.select(*_EVIDENCE, self._is_online(at).label("online")).outerjoin(node_words, _WORD)
-        rows = self._rows(query.where(*self._of(service, ring)).order_by(nodes.c.node))
+        rows = self._rows(query.where(*self._of(service, ring), _is_of_ring(at)).order_by(nodes.c.node))
         heard = self.last_heard()
-        return sum_up(
-            rows, release, former, salt, below, limits, since=since, complete=heard is None or bool(heard["complete"])
-        )
+        complete = heard is None or bool(heard["complete"])
+        moments = {"since": since, "batch_since": batch_since}
+        return sum_up(rows, release, former, salt, below, limits, complete=complete, **moments)
 
     def rows(self, service: str | None = None, at: datetime | None = None, *, node: str | None = None) -> list[NodeRow]:
         """Nodes (of one service, or one), by service, ring and name; online as of ``at``, else of the last hearing."""
@@ -198,10 +207,10 @@ class Roster:
         if known["refused"] == row["refused"]:
             values["refused_at"] = known["refused_at"]
         last = known["counted_of"]
-        if row["serving"] is None:  # it starts, or lost its model; what it counted is not forgotten
-            values["counted_of"], values["counted"] = last, known["counted"]
-        elif last is not None and last != row["serving"]:
+        if last is not None and row["serving"] not in {None, last}:
             return values | {"former": last, "former_until": at, "former_counted": known["counted"]}
+        if last is not None:  # also while it starts, or has lost its model
+            values["counted_of"], values["counted"] = last, carried(known["counted"], row["counted"])
         return values | {name: known[name] for name in _FORMER}
 
     def _upsert(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -224,7 +233,12 @@ class Roster:
     def _is_online(self, at: datetime) -> sa.ColumnElement[bool]:
         """Of ``nodes`` with ``node_words`` beside it, which speaks for a node that could not say goodbye."""
         said = sa.and_(nodes.c.online, sa.func.coalesce(node_words.c.online, sa.true()))
-        return sa.and_(said, nodes.c.heard_at > at.astimezone(UTC) - STALE)
+        at = at.astimezone(UTC)  # what was heard in the future was so by a clock that was wrong
+        return sa.and_(said, nodes.c.heard_at > at - STALE, nodes.c.heard_at < at + STALE)
+
+
+def _is_of_ring(at: datetime) -> sa.ColumnElement[bool]:
+    return nodes.c.heard_at > at.astimezone(UTC) - GONE
 
 
 _WORD = sa.and_(node_words.c.fleet == nodes.c.fleet, node_words.c.node == nodes.c.node)

@@ -122,8 +122,9 @@ class StateStore:
         try:
             with self._database.writing() as connection:
                 if drop is not None:
-                    gone = {"state": "superseded", "reason": "a newer release takes its place", "waits": ""}
-                    _replace(connection, drop, drop.view.model_copy(update=gone), (), at)
+                    text = "a newer release takes its place"
+                    gone = drop.view.model_copy(update={"state": "superseded", "reason": text, "waits": ""})
+                    _replace(connection, drop, gone, (Event("superseded", "inconclusive", text, view.who),), at)
                 return _insert(connection, view, at)
         except (IntegrityError, _Older) as error:
             raise Beginning from error

@@ -86,6 +86,8 @@ class View(_Frozen):
     """All rings at once: a person takes the service back to a release that was good."""
     leaves: str | None = None
     """The release that ``everywhere`` takes the service away from."""
+    back_at: datetime | None = None
+    """When it was taken back."""
     touches: tuple[tuple[datetime, int], ...] = ()
     """Nodes told to switch, by time, as far as ``per_hour`` counts them."""
 

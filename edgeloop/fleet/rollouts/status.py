@@ -85,6 +85,18 @@ def status_of(view: View) -> RolloutStatus:
     )
 
 
+def describe_open(fleet: FleetStore, service: str) -> list[RolloutStatus]:
+    """The newest rollout of a service; before it the one that it waits for.
+
+    Raises:
+        EdgeloopError: there never was one.
+    """
+    newest = describe_rollout(fleet, service)
+    active, _ = StateStore(fleet.database).opened(service)
+    waits = active is not None and active.view.rollout < newest.rollout
+    return [status_of(active.view), newest] if active is not None and waits else [newest]
+
+
 def describe_rollout(fleet: FleetStore, service: str) -> RolloutStatus:
     """Status of a service's newest rollout.
 
@@ -102,11 +114,14 @@ def describe_rollout(fleet: FleetStore, service: str) -> RolloutStatus:
 
 
 def run_to_end(
-    step: Callable[[], RolloutStatus], timeout: float, progress: Callable[[RolloutStatus], None]
+    step: Callable[[], RolloutStatus],
+    timeout: float,
+    progress: Callable[[RolloutStatus], None],
+    pause: float = 0.05,
 ) -> RolloutStatus:
     """Tick until the rollout ends, or waits for a person or for a time that is further away than ``timeout``.
 
-    The pause is for the nodes, which report when they have switched.
+    The pause, in seconds, is for the nodes, which report when they have switched.
 
     Raises:
         RolloutUnfinished: it had not ended after ``timeout`` seconds.
@@ -123,7 +138,7 @@ def run_to_end(
                 f"rollout of {status.service} waits at ring index {status.wave} ({status.reason}); it goes on:"
                 " see  edgeloop status"
             )
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 def waits_longer(status: RolloutStatus, seconds: float) -> bool:

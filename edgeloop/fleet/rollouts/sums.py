@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from edgeloop.fleet.rollouts.evidence import NO_COUNTS, RingEvidence, Tally
+from edgeloop.fleet.rollouts.evidence import RingEvidence, Tally
 from edgeloop.samples.cohorts import switches
 from edgeloop.samples.strategy import Thresholds
 
@@ -29,39 +29,90 @@ NODE_COLUMNS = (
 )
 #: Answers, audits and confidences of one node that count; more are scaled down to it.
 PER_NODE = 200
+#: The p99 of no more answers is the slowest of them.
+_P99_LEAST = 101
 #: A node that still refuses so long after it was told has tried again.
 _TRIED_AGAIN = timedelta(seconds=120)
 
 
 @dataclass
 class _Sum:
-    answered: int = 0
-    failed: int = 0
-    audited: int = 0
-    agreed: int = 0
-    histogram: list[int] = field(default_factory=lambda: list(NO_COUNTS))
+    """Parts of a whole, each node's at most :data:`PER_NODE` together."""
 
-    def add(self, counted: dict[str, Any]) -> None:
+    parts: list[float]
+
+    def add(self, parts: Sequence[float]) -> None:
         """Add one node's part."""
-        answered, failed = _capped(counted["answered"], counted["failed"])
-        other, agreed = _capped(counted["audited"] - counted["agreed"], counted["agreed"])
-        self.answered += answered
-        self.failed += failed
-        self.audited += other + agreed
-        self.agreed += agreed
-        for number, count in enumerate(_capped(*counted["histogram"])):
-            self.histogram[number] += count
+        share = min(1.0, PER_NODE / max(1, sum(parts)))
+        for number, part in enumerate(parts):
+            self.parts[number] += part * share
 
-    def tally(self) -> Tally:
-        return Tally(self.answered, self.failed, self.audited, self.agreed, tuple(self.histogram))
+    def counts(self) -> tuple[int, ...]:
+        return tuple(round(part) for part in self.parts)
 
 
-def _capped(*parts: int) -> tuple[int, ...]:
-    """``parts`` scaled down so that they are :data:`PER_NODE` together; what has happened at all stays at least 1."""
-    total = sum(parts)
-    if total <= PER_NODE:
-        return parts
-    return tuple(max(1, round(part * PER_NODE / total)) if part else 0 for part in parts)
+@dataclass
+class _Weighed:
+    """Parts of a whole under the former release, each node counting as much as it does under the release.
+
+    Else a release would be blamed for which nodes are busy now. The count is the effective one of such a mean,
+    (sum of weights)^2 / (sum of weight^2 / count): L. Kish, "Survey Sampling", 1965.
+    """
+
+    parts: list[float]
+    weight: float = 0.0
+    spread: float = 0.0
+
+    def add(self, parts: Sequence[float], weighed: Sequence[float]) -> None:
+        """Add one node's part; its weight is the count of ``weighed``, of the same node under the release."""
+        total, weight = float(sum(parts)), float(min(PER_NODE, sum(weighed)))
+        if not total or not weight:
+            return
+        self.weight += weight
+        self.spread += weight * weight / min(PER_NODE, total)
+        for number, part in enumerate(parts):
+            self.parts[number] += weight * part / total
+
+    def counts(self) -> tuple[int, ...]:
+        share = self.weight / self.spread if self.spread else 0.0
+        return tuple(round(part * share) for part in self.parts)
+
+
+class _Sums:
+    """What nodes counted under the release and under the former one."""
+
+    def __init__(self) -> None:
+        self.requests, self.audits, self.confidences = _Sum([0.0] * 2), _Sum([0.0] * 2), _Sum([0.0] * 10)
+        self.before = _Weighed([0.0] * 2), _Sum([0.0] * 2), _Weighed([0.0] * 10)
+
+    def add(self, counted: Mapping[str, Any]) -> None:
+        """Add what a node counted under the release."""
+        requests, audits, histogram = _parts(counted)
+        self.requests.add(requests)
+        self.audits.add(audits)
+        self.confidences.add(histogram)
+
+    def compare(self, old: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Add what it counted before. Labels are few: all of them count."""
+        requests, audits, histogram = self.before
+        before, after = _parts(old), _parts(now)
+        requests.add(before[0], after[0])
+        audits.add(before[1])
+        histogram.add(before[2], after[2])
+
+    def tallies(self) -> tuple[Tally, Tally]:
+        """Of the release, and of the former one."""
+        return _tally(self.requests, self.audits, self.confidences), _tally(*self.before)
+
+
+def _tally(requests: _Sum | _Weighed, audits: _Sum, confidences: _Sum | _Weighed) -> Tally:
+    (answered, failed), (other, agreed) = requests.counts(), audits.counts()
+    return Tally(answered, failed, other + agreed, agreed, confidences.counts())
+
+
+def _parts(counted: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
+    audits = counted["audited"] - counted["agreed"], counted["agreed"]
+    return (counted["answered"], counted["failed"]), audits, counted["histogram"]
 
 
 def sum_up(
@@ -73,12 +124,13 @@ def sum_up(
     limits: Thresholds,
     *,
     since: datetime | None,
+    batch_since: datetime | None = None,
     complete: bool,
 ) -> RingEvidence:
     """The evidence of the ring whose nodes ``rows`` are: :data:`NODE_COLUMNS`, then whether each is online."""
     known = dict.fromkeys(("nodes", "online", "touched", "touched_online", "staged", "switched"), 0)
-    known |= dict.fromkeys(("failed", "lost", "timed", "slow"), 0)
-    now, before, first = _Sum(), _Sum(), ""
+    known |= dict.fromkeys(("failed", "failed_away", "lost", "timed", "slow"), 0)
+    sums, first = _Sums(), ""
     for row in rows:
         node, serving, staged, is_online = row[0], row[1], row[2], bool(row[-1])
         known["nodes"] += 1
@@ -89,37 +141,43 @@ def sum_up(
         known["touched"] += 1
         known["touched_online"] += is_online
         known["switched"] += is_online and serving == release
-        known["lost"] += serving == release and not is_online
-        if word := _failure(row, release, since):
+        known["lost"] += serving == release and not is_online and _is_after(row[5], since)
+        if word := _failure(row, release, since, batch_since or since):
             known["failed"] += 1
+            known["failed_away"] += not is_online
             first = first or f"{node}: {word}"
-        timed, slow = _count(row, release, former, limits, now, before)
+        timed, slow = _count(row, release, former, limits, sums, since)
         known["timed"] += timed
         known["slow"] += slow
+    tally, before = sums.tallies()
     return RingEvidence(
         **known,
         first_failure=first,
-        release=now.tally(),
-        former=before.tally(),
+        release=tally,
+        former=before,
         is_first=former is None,
         complete=complete,
     )
 
 
-def _failure(row: Any, release: str, since: datetime | None) -> str:
+def _failure(row: Any, release: str, since: datetime | None, batch_since: datetime | None) -> str:
     """How a node failed with ``release``; empty when it did not."""
     _, serving, _, refused, refused_at, heard_at, error, *_, was, until, _, _ = row
     if serving == release:
         return ""
     if refused == release and _counts(refused_at, heard_at, since):
         return error or "gave it up, no reason given"
-    if was == release and (since is None or _utc(until) >= since):
+    if was == release and _is_after(until, batch_since):
         return f"fell back from it ({error or 'no reason given'})"
     return ""
 
 
 def _counts(refused_at: datetime, heard_at: datetime, since: datetime | None) -> bool:
-    return since is None or _utc(refused_at) >= since or _utc(heard_at) >= since + _TRIED_AGAIN
+    return _is_after(refused_at, since) or since is None or _is_after(heard_at, since + _TRIED_AGAIN)
+
+
+def _is_after(at: datetime, since: datetime | None) -> bool:
+    return since is None or _utc(at) >= since
 
 
 def _utc(at: datetime) -> datetime:
@@ -128,22 +186,26 @@ def _utc(at: datetime) -> datetime:
 
 
 def _count(
-    row: Any, release: str, former: str | None, limits: Thresholds, now: _Sum, before: _Sum
+    row: Any, release: str, former: str | None, limits: Thresholds, sums: _Sums, since: datetime | None
 ) -> tuple[bool, bool]:
     """Add a node's counts; whether its p99 can be compared, and whether it is too slow."""
-    counted, counted_of, was, _, was_counted = row[7:12]
+    counted, counted_of, was, until, was_counted = row[7:12]
     if counted_of != release:
-        if was == release and was_counted:
-            now.add(json.loads(was_counted))
+        if was == release and was_counted and _is_after(until, since):
+            sums.add(json.loads(was_counted))
         return False, False
     mine = json.loads(counted)
-    now.add(mine)
+    sums.add(mine)
     if former is None or was != former or not was_counted:
         return False, False
     old = json.loads(was_counted)
-    before.add(old)
-    least, both = limits.min_answers, (mine["p99"], old["p99"])
-    if None in both or min(mine["answered"], old["answered"]) < least:
+    sums.compare(old, mine)
+    ratio, both = limits.max_latency_ratio, (mine["p99"], old["p99"])
+    if None in both or min(_timed(mine), _timed(old)) < max(limits.min_answers, _P99_LEAST):
         return False, False
-    ratio = limits.max_latency_ratio
     return True, ratio is not None and mine["p99"] > ratio * old["p99"]
+
+
+def _timed(counted: Mapping[str, Any]) -> int:
+    """The answers that its p99 is of."""
+    return int(counted.get("timed", counted["answered"]))

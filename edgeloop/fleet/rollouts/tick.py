@@ -122,8 +122,6 @@ class _Tick:
             _log.warning("rollout of %s waits: %s", saved.view.service, error)
             return saved.view
         except EdgeloopError as error:  # nor will it tell before a person has mended something
-            if saved.view.strategy.target == "agent":
-                raise
             facts = Facts(applied=False, refused=applied.refused or str(error), newer=newer)
         return self._decided(saved, saved.view, facts)
 
@@ -141,11 +139,11 @@ class _Tick:
 
 
 def _apply(effects: Effects, view: View) -> Applied:
-    """Tell the rings; what fails for one service holds up no other."""
+    """Tell the rings; what fails for one service holds up no other. Without the store of the channel none goes on."""
     try:
         applied = effects.apply(view)
     except EdgeloopError as error:
-        if view.strategy.target == "agent":
+        if view.strategy.target == "agent" and isinstance(error, Unavailable):
             raise
         applied = Applied(False) if isinstance(error, Unavailable) else Applied(False, str(error))
         _log.warning("rings of %s: %s", view.service, error)

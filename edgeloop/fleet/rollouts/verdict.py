@@ -88,7 +88,7 @@ def nodes_check(evidence: RingEvidence, limits: Thresholds) -> Check:
         text += f", {evidence.lost} were lost with it"
     if not expected:
         return Check(name, "inconclusive", "no node that shall serve it is online")
-    if evidence.switched + evidence.failed < limits.quorum * expected - _SLACK:
+    if evidence.switched + evidence.failed - evidence.failed_away < limits.quorum * expected - _SLACK:
         return Check(name, "inconclusive", text)
     if not evidence.switched:
         return Check(name, "inconclusive", text)

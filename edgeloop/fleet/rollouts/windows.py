@@ -55,14 +55,14 @@ def check_windows(windows: Sequence[Window], at: datetime, days: int = 400) -> N
         _check_form(window)
         for day in _days_of(window, at.astimezone(_zone(window)).date(), days):
             _check_exists(window, day)
-        if window.on and _span(window, window.on)[1] <= at:
-            raise BadWindow(f"{_name(window)} was over on {window.on} and never opens again: name a day to come")
+        if window.date and _span(window, window.date)[1] <= at:
+            raise BadWindow(f"{_name(window)} was over on {window.date} and never opens again: name a day to come")
 
 
 def _check_form(window: Window) -> None:
     _zone(window)
-    if window.on and window.days:
-        raise BadWindow(f"{_name(window)} names both a day and days of the week: leave `on` or `days` out")
+    if window.date and window.days:
+        raise BadWindow(f"{_name(window)} names both a day and days of the week: leave `date` or `days` out")
     if window.begin.tzinfo or window.end.tzinfo:
         raise BadWindow(f"{_name(window)} has an offset in its times: give times of day, and `zone`")
 
@@ -75,7 +75,7 @@ def _check_exists(window: Window, day: date) -> None:
         if real.replace(tzinfo=None) == when:
             continue
         instead = _after_gap(when, zone)
-        otherwise = "" if window.on else f" or leave {_DAYS[day.weekday()]} out"
+        otherwise = "" if window.date else f" or leave {_DAYS[day.weekday()]} out"
         raise BadWindow(
             f"window {when:%H:%M} {window.zone} does not exist on {when.date()}: {verb} at {instead:%H:%M}{otherwise}"
         )
@@ -108,8 +108,8 @@ def _days_near(window: Window, at: datetime) -> Iterator[date]:
 
 
 def _days_of(window: Window, first: date, count: int) -> Iterator[date]:
-    if window.on:
-        yield window.on
+    if window.date:
+        yield window.date
         return
     for number in range(count):
         day = first + number * _DAY

@@ -24,6 +24,11 @@ class AgentTarget:
         self._channel = channel
         self._broker = broker
 
+    def refuse_unapproved(self, service: str, release: str) -> None:
+        """What no key signed runs on no target; raises NotApproved."""
+        if not self._channel.allowed(service, release):
+            raise NotApproved(f"release {release} of {service} is not approved: release the version again")
+
     def point(self, service: str, rings: Mapping[int, Pointing]) -> list[int]:
         """Let each ring run what its pointing says: one commit, and one nudge for each ring that changed; which.
 

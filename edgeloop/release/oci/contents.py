@@ -28,6 +28,8 @@ FILES: dict[str, str] = {
 }
 #: From the layer that changes least to the one that always does.
 _ORDER: tuple[tuple[str, ...], ...] = (("backbone",), ("config",), ("head",), ("model",), ("probe", "release"))
+#: What ``edgeloop serve`` and servers of the files under these names run.
+_RUNTIMES = ("litert", "onnx")
 #: TensorFlow Serving reads ``<base path>/<number>``.
 _SERVED = "models/1"
 
@@ -110,5 +112,5 @@ class ModelLayers:
 
 
 def _layers_for(release: Release, arch: Arch) -> list[Layer]:
-    profile = f"generic-{arch}"
-    return release.layers_for(profile if any(v.profile == profile for v in release.variants) else None)
+    own = [v.layers for v in release.variants if v.profile == f"generic-{arch}" and v.runtime in _RUNTIMES]
+    return own[0] if own else release.layers

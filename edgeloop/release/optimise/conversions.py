@@ -1,7 +1,7 @@
 """Backbones that were converted before: a new head on the same backbone finds them, and nodes fetch nothing anew.
 
 It matters most for ``int8``, whose bytes follow from the inputs that it was calibrated on, which later dataset versions
-have others of: whoever converts a trained backbone first decides what it is in this precision, for ever.
+have others of: what is released first decides what a backbone is in this precision, for ever.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ class DamagedLayer(EdgeloopError):
     """A layer that variants are made of is not in the store, or its bytes are others."""
 
 
-def conversion_key(service: str, keras: str, form: Form, compiler: str | None = None) -> str:
-    """Object key of the record of what a Keras backbone became; ``keras`` is its digest."""
-    name = digest(canonical([_RECIPE, keras, form, compiler]))
+def conversion_key(service: str, source: str, form: Form, compiler: str | None = None) -> str:
+    """Object key of the record of what a backbone became; ``source`` is the digest of what it was made of: the Keras
+    backbone, or for a compiler what was converted from it."""
+    name = digest(canonical([_RECIPE, source, form, compiler]))
     return f"conversions/{service}/{hexdigest(name)}.json"
 
 
@@ -42,6 +43,13 @@ def converted(store: ObjectStore, key: str, make: Callable[[], bytes]) -> tuple[
     if not store.create(key, canonical({"backbone": digest(data)})):
         return _load(store, key) or (digest(data), data)
     return digest(data), data
+
+
+def forget_unreleased(store: ObjectStore, service: str, key: str) -> None:
+    """Let the conversion under ``key`` be made anew, with other inputs, unless a release has it."""
+    known = _load(store, key)
+    if known is None or not any(known[0].encode() in store.get(one.key) for one in store.list(f"releases/{service}")):
+        store.delete(key)
 
 
 def sound_layer(store: ObjectStore, service: str, name: str) -> bytes:

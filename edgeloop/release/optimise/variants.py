@@ -17,7 +17,7 @@ from edgeloop.clients.model_types import Model
 from edgeloop.clients.models import load_model, make_probe, small_input
 from edgeloop.clients.objects import ObjectStore
 from edgeloop.exports.savedmodel import MEDIA_TYPE as SAVEDMODEL
-from edgeloop.release.optimise.conversions import conversion_key, converted, sound_layer
+from edgeloop.release.optimise.conversions import conversion_key, converted, forget_unreleased, sound_layer
 from edgeloop.release.optimise.convert import Job, compile_edgetpu, convert_litert, convert_savedmodel
 from edgeloop.release.optimise.examples import LEAST, Examples
 from edgeloop.release.optimise.measure import (
@@ -123,6 +123,8 @@ def make_variants(
             made.append(workshop.make(profile, wanted))
         except OutOfTolerance as error:
             refuse(store, key, error)
+            if wanted.form == "int8":
+                forget_unreleased(store, service.name, conversion_key(service.name, layers["keras"], wanted.form))
             raise
     return made
 
@@ -204,7 +206,7 @@ class _Workshop:
     def _compiled(self, wanted: Recipe, litert: bytes) -> bytes:
         program = str(wanted.compiler)
         assert wanted.form is not None
-        key = conversion_key(self._service.name, self._names["keras"], wanted.form, wanted.runtime)
+        key = conversion_key(self._service.name, digest(litert), wanted.form, wanted.runtime)
         return converted(self._store, key, lambda: compile_edgetpu(program, litert))[1]
 
     def _savedmodel(self) -> _Built:

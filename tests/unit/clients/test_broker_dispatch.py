@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
+import paho.mqtt.client as mqtt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeloop.clients.broker_dispatch import Handlers, collect
 from edgeloop.clients.broker_memory import MemoryHub
@@ -52,3 +55,19 @@ def test_collecting_that_fails_leaves_no_subscription_behind(monkeypatch: pytest
     with pytest.raises(BrokerUnavailable):
         collect(broker, handlers, "t", 0.1, 1)
     assert not handlers.filters()
+
+
+_LEVELS = st.lists(st.sampled_from(["a", "ab", "b", "", "$x"]), min_size=1, max_size=4)
+
+
+@given(_LEVELS, _LEVELS, st.booleans())
+def test_a_filter_takes_the_topics_that_paho_says(levels: list[str], topic: list[str], is_open: bool) -> None:
+    topic_filter, name = "/".join([*levels, "#"] if is_open else levels), "/".join(topic)
+    got: list[str] = []
+
+    def take(message: Message, ack: Ack) -> None:
+        got.append(message.topic)
+        ack()
+
+    Handlers({topic_filter: take}).dispatch(Message(name, b""), lambda: None)
+    assert bool(got) == mqtt.topic_matches_sub(topic_filter, name)

@@ -54,10 +54,11 @@ class CutStore(MemoryStore):
 class RingNode:
     """One node; :meth:`boot` is also what a restart after a kill does."""
 
-    def __init__(self, ring: Ring, name: str, profile: str | None = None) -> None:
+    def __init__(self, ring: Ring, name: str, profile: str | None = None, home: int = 0) -> None:
         self.ring = ring
         self.name = name
         self.profile = profile
+        self.home = home
         self.folder = ring.folder / name
         self.changes = 0
         self.rate: int | None = None
@@ -68,7 +69,7 @@ class RingNode:
         self.stats = Stats([SERVICE])
         self.blobs = Blobs(self.folder, Downloads(self.rate, parallel=1, sleep=lambda _: None), self.profile)
         self.state = StateFile(self.folder)
-        self.place = Place(0, self.name, moved_to=self.state.state.moved_to, on_move=self.state.move)
+        self.place = Place(self.home, self.name, moved_to=self.state.state.moved_to, on_move=self.state.move)
         self.channel = Channel(lambda: self.ring.store, self.ring.root, self.folder / "channel", self.place)
         self.agent = Agent(
             self.channel,

@@ -257,3 +257,19 @@ def test_without_a_limit_nothing_waits() -> None:
     allowance = Allowance(None, sleep=lambda _: pytest.fail("waited"))
     allowance.take(10**12)
     assert allowance.chunk == 1024 * 1024
+
+
+def test_a_sweep_by_another_service_leaves_what_is_being_fetched(site: Site) -> None:
+    """What was refused for a while is not to be kept, and is fetched again at this moment."""
+    one, two = site.layer(content(5000)), site.layer(content(3_000_000, 1))
+    release = Release(service="rater", version="1", run_id="r", dataset="d", layers=[one, two])
+    site.blobs.keep(release)
+
+    def sweeping() -> bool:
+        site.blobs.sweep([])
+        return True
+
+    site.blobs.bring(site.store, [one, two], sweeping)
+    assert site.path(one).exists() and site.path(two).exists()
+    site.blobs.sweep([])
+    assert not site.path(one).exists()

@@ -173,9 +173,9 @@ def test_a_gzipped_body_is_taken(web: Web) -> None:
         (b"{}", "br", 415, "Content-Encoding is 'br'"),
         (b"{}", "gzip, gzip", 415, "Content-Encoding is"),
         (b"{}", "gzip", 400, "is not gzip"),
-        (gzip.compress(b"{}")[:-1], "gzip", 400, "not one whole gzip stream"),
-        (gzip.compress(b"{}") + b"more", "gzip", 400, "not one whole gzip stream"),
-        (gzip.compress(b" " * 200_000), "gzip", 413, "over 100000 bytes when decompressed"),
+        (gzip.compress(b"{}", mtime=0)[:-1], "gzip", 400, "not one whole gzip stream"),
+        (gzip.compress(b"{}", mtime=0) + b"more", "gzip", 400, "not one whole gzip stream"),
+        (gzip.compress(b" " * 200_000, mtime=0), "gzip", 413, "over 100000 bytes when decompressed"),
     ],
 )
 def test_a_compressed_body_is_bounded(webs: MakeWeb, body: bytes, encoding: str, status: int, says: str) -> None:

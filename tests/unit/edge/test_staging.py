@@ -466,3 +466,18 @@ def test_blobs_of_what_waits_stay_when_others_go(ring: Ring) -> None:
     node.poll()
     names = {path.name for path in (node.folder / "blobs" / "sha256").iterdir()}
     assert names == {hexdigest(layer.digest) for release in (good, newer) for layer in release.layers}
+
+
+def test_a_file_that_goes_away_after_it_came_is_no_fault_of_the_release(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, [node] = settled(ring, "n1")
+    new = publish(ring.store, "2")
+    ring.bring(good, new)
+    with monkeypatch.context() as patched:
+        patched.setattr("edgeloop.edge.releases.blobs.Blobs.read", lambda *_: None)
+        with pytest.raises(OSError, match="was here and is gone"):
+            node.poll()
+    assert node.agent.status(SERVICE)[0].declined is None
+    node.poll()
+    assert node.staged == new.digest

@@ -89,6 +89,22 @@ def test_a_folder_without_a_whole_release_is_refused(
         read_packed(folder)
 
 
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pack(tmp_path / "models", publish(store, "1"), store)
+    real = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path.name == "config.json":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(UnusableFolder, match=r"config\.json cannot be read \(Permission denied\)"):
+        read_packed(folder)
+
+
 def test_others_than_loopback_are_answered_only_when_told_so(tmp_path: Path, store: MemoryStore) -> None:
     folder = pack(tmp_path / "models", publish(store, "1"), store)
     with pytest.raises(UnusableAddress, match="without being asked who they are"):

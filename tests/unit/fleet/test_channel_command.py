@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from edgeloop.fleet.approvals import Change
 from edgeloop.fleet.channel import AwaitingSignature, NotApproved, Pointing
 from edgeloop.fleet.metadata import LIFETIMES
 from edgeloop.fleet.signing import ROLES
-from edgeloop.samples.releases import Next, Release, release_key
+from edgeloop.samples.releases import Layer, Next, Release, Variant, release_key
 from edgeloop.settings import load_settings
 from edgeloop.stack.doctor import Check
 
@@ -37,8 +38,8 @@ def shown(capsys: pytest.CaptureFixture[str], home: Path, *words: str) -> str:
     return capsys.readouterr().out
 
 
-def a_release(app: App, version: str = "1") -> str:
-    made = Release(service="rater", version=version, run_id="r", dataset="d", layers=[])
+def a_release(app: App, version: str = "1", variants: Sequence[Variant] = ()) -> str:
+    made = Release(service="rater", version=version, run_id="r", dataset="d", layers=[], variants=list(variants))
     app.store.put(release_key("rater", made.digest), made.to_bytes())
     return made.digest
 
@@ -187,9 +188,11 @@ def test_the_signer_is_asked_and_shown_what_it_signs(
 ) -> None:
     home, safe = tmp_path / "home", tmp_path / "safe"
     app = parted(home, safe)
-    one = a_release(app)
+    backbone = Layer(role="backbone", digest="sha256:" + "7" * 64, size=9, media_type="x/y")
+    small = Variant(profile="pi", runtime="litert", precision="int8", layers=[backbone], agreement=1, compared=9)
+    one = a_release(app, variants=[small])
     with pytest.raises(AwaitingSignature):
-        app.channel.approve("rater", one, {"approvers": ["ada\x1b[2J"]})
+        app.channel.approve("rater", one, {"approvers": ["ada\x1b[2J"], "\x1b[1A": 1})
     monkeypatch.setenv("EDGELOOP_KEYS", str(safe))
     seen: list[str] = []
 
@@ -203,6 +206,8 @@ def test_the_signer_is_asked_and_shown_what_it_signs(
     printed = capsys.readouterr().err
     assert ended.value.code == 2 and seen == ["sign this?"]
     assert f"approve {one} of rater" in printed and "version '1'" in printed and "\\u001b" in printed
+    assert f"'pi' backbone: 9 bytes, sha256:{'7' * 64}" in printed, "what other profiles run is signed too"
+    assert "\x1b" not in printed
     assert app.channel.pending()[0].signed is False
 
 

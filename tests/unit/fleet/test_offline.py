@@ -408,3 +408,59 @@ def test_the_memory_of_a_signer_that_was_spoilt_is_said(split: Split) -> None:
     (split.signer.folder / "signed.json").write_bytes(canonical({"snapshot": "x"}))
     with pytest.raises(BadInput, match=r"signed\.json"):
         split.sign(split.ask(split.put("1")))
+
+
+def _wait(split: Split, release: str, service: str = SERVICE) -> Request:
+    """What the channel asks for when its service is looked at now."""
+    with pytest.raises(AwaitingSignature):
+        split.publisher.approve(service, release)
+    asked = pending.posted(split.store, service, release)
+    assert asked is not None
+    return asked
+
+
+def test_a_request_does_not_go_stale_while_the_channel_goes_on_for_others(split: Split) -> None:
+    """The signer signs no state older than one that it saw; what it saw for another service must not lock this one."""
+    split.approve("1")
+    split.approve("1", service="looker")
+    two, other = split.put("2"), split.put("2", "looker")
+    first = _wait(split, two)
+    split.publisher.point("looker", 0, split.put("1", "looker"))
+    assert split.publisher.adopt(split.sign(split.ask(other, service="looker")))
+    with pytest.raises(StaleRequest, match="ask again"):
+        split.sign(first)
+    assert split.publisher.adopt(split.sign(_wait(split, two)))
+
+
+def test_a_signer_without_a_memory_is_told_of_versions_that_were_given_away(split: Split) -> None:
+    """As a CI job whose folder is made anew: what a writer left behind must not be signed over for ever."""
+    split.approve("1")
+    two = split.put("2")
+    cut_off = split.sign(_wait(split, two))
+    split.store.put(metadata_key("2.releases-rater.json"), cut_off.roles["releases-rater"].encode())  # and no snapshot
+    (split.signer.folder / "signed.json").unlink()
+    split.late = timedelta(minutes=1)
+    pending.answer(split.store, split.sign(_wait(split, two)))
+    split.publisher.approve(SERVICE, two)
+    assert split.publisher.point(SERVICE, 0, two)[1]
+
+
+def test_a_request_for_what_is_not_there_stops_nobody(split: Split) -> None:
+    """A job may write requests and answers: a spoilt pair must not stop the tick of every service."""
+    one = split.put("1")
+    _wait(split, one)
+    lost = "sha256:" + "0" * 64
+    spoilt = {"version": 1, "service": SERVICE, "act": "approve", "release": lost, "base": {}}
+    split.store.put(pending.request_key(SERVICE, lost), canonical(spoilt | {"free": {}, "files": {}}))
+    split.store.put(pending.reply_key(SERVICE, lost), canonical(spoilt | {"roles": {}}))
+    pending.answer(split.store, split.sign(_wait(split, one)))
+    assert split.publisher.refresh() == ["releases-rater"]
+    assert split.publisher.pending() == []
+
+
+def test_a_withdrawal_that_waits_is_not_forgotten_with_the_promotion(split: Split) -> None:
+    [one] = split.approve("1")
+    with pytest.raises(AwaitingSignature):
+        split.publisher.withdraw(SERVICE, one)
+    split.publisher.forget(SERVICE, one)
+    assert [waits.act for waits in split.publisher.pending()] == ["withdraw"]

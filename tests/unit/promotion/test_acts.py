@@ -30,7 +30,7 @@ def waiting(**approvals: object) -> World:
 def test_a_second_word_is_waited_for_and_asked_for() -> None:
     world = waiting()
     found = world.reconcile()
-    assert (found.state, found.reason) == ("waiting", "a second person: edgeloop release approve rater")
+    assert (found.state, found.reason) == ("waiting", "a second person: edgeloop release approve rater --version 2")
     assert world.rollouts.began == [release_of("1")]
     assert release_of("2") not in world.signer.signed, "nothing is signed before it is approved"
 
@@ -63,7 +63,7 @@ def test_who_set_the_alias_is_no_second_person() -> None:
 
 def test_only_who_is_named_may_approve() -> None:
     world = waiting(by=["alice", "bob"])
-    assert world.reconcile().reason.endswith("edgeloop release approve rater by alice or bob")
+    assert world.reconcile().reason.endswith("edgeloop release approve rater --version 2 by alice or bob")
     with pytest.raises(NotAnApprover, match="mallory may not approve rater: ask alice or bob"):
         approve(world.parts, world.service, "mallory", "sure")
     assert world.promotions.words(world.promotions.history("rater")[0]) == ()
@@ -276,3 +276,50 @@ def test_what_was_closed_is_not_changed_by_whoever_read_it_before() -> None:
     assert not world.promotions.close(read, "reverted", "late", "rollout", None, "revert")
     assert not world.promotions.note(read, state="signing")
     assert (world.promotions.history("rater"), world.ledger()) == before
+
+
+@pytest.mark.parametrize("spelt", ["Alice", "ALICE", "alice ", "\uff41lice"])
+def test_one_person_spelt_in_two_ways_is_one_person(spelt: str) -> None:
+    world = World()
+    world.out("1")
+    world.out("2")
+    world.service = World(approvals={"second": True}).service
+    revert(world.parts, world.service, "alice", "try the third", to="3")
+    assert world.reconcile().state == "waiting"
+    with pytest.raises(SameApprover):
+        approve(world.parts, world.service, spelt, "me again")
+    approve(world.parts, world.service, "Bob", "yes")
+    with pytest.raises(SameApprover):
+        approve(world.parts, world.service, "bob", "yes, yes")
+
+
+def test_names_of_approvers_are_told_apart_as_people_are() -> None:
+    world = waiting(by=["Alice"])
+    approve(world.parts, world.service, "alice", "yes")
+    assert world.reconcile().started
+
+
+def test_a_word_is_for_the_version_that_was_looked_at() -> None:
+    world = waiting()
+    assert world.set("3").state == "waiting"
+    with pytest.raises(NothingWaits, match="version 2 of rater does not wait, version 3 does"):
+        approve(world.parts, world.service, "alice", "seen it", version="2")
+    assert world.reconcile().state == "waiting"
+    assert approve(world.parts, world.service, "alice", "seen it", version="3").version == "3"
+
+
+def test_a_version_that_was_called_back_by_the_alias_needs_its_second_word_again() -> None:
+    world = waiting()
+    approve(world.parts, world.service, "alice", "yes")
+    world.reconcile()
+    world.set("1")
+    assert world.rollouts.stopped == [(release_of("2"), "alias")]
+    assert world.set("2").state == "waiting"
+
+
+def test_a_former_version_that_is_gone_from_the_registry_leaves_no_alias() -> None:
+    world = waiting()
+    del world.registry.versions[0]
+    done = reject(world.parts, world.service, "alice", "no")
+    assert (done.version, done.back_to, done.alias_moved) == ("2", None, True)
+    assert (world.champion(), world.reconcile().state) == (None, "rejected")

@@ -60,7 +60,7 @@ def test_status_shows_what_waits(world: World, run: Run) -> None:
     assert code == 0
     line = out.splitlines()[1]
     assert line.split()[:6] == ["rater", "2", "waiting", "alias", "1", release_of("2")[7:19]]
-    assert "edgeloop release approve rater by alice or bob" in line
+    assert "edgeloop release approve rater --version 2 by alice or bob" in line
     _, out, _ = run("status", "rater")
     assert [row.split()[1:3] for row in out.splitlines()[1:]] == [["2", "waiting"], ["1", "superseded"]]
 
@@ -83,6 +83,11 @@ def test_approving(world: World, run: Run) -> None:
     assert (code, out) == (0, "rater: version 2 is approved; the flow release goes on with it\n")
     assert world.ledger()[-1] == ("approve", "2", "1", "alice", "seen it")
     assert world.reconcile().started
+
+
+def test_approving_another_version_than_waits(world: World, run: Run) -> None:
+    code, _, err = run("approve", "rater", "--version", "1", "--by", "alice")
+    assert code == 2 and "version 1 of rater does not wait, version 2 does" in err
 
 
 def test_without_a_name_it_is_who_is_logged_in(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

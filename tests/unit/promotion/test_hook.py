@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import MutableMapping
 from typing import Any, cast
 
@@ -248,3 +249,51 @@ def test_registering_is_tried_until_it_works_and_then_again(caplog: pytest.LogCa
     assert bell.waited[0] < bell.waited[1] < bell.waited[2] == bell.waited[3] == 300.0
     assert told.hook.counts["registered"] == 1
     assert len(caplog.records) == 1, "said once"
+
+
+def test_whoever_sends_nothing_more_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeloop.promotion.hook.BODY_SECONDS", 0.01)
+    told = Told()
+
+    async def ask() -> int:
+        sent: list[MutableMapping[str, Any]] = []
+
+        async def receive() -> MutableMapping[str, Any]:
+            await asyncio.sleep(30)
+            return {"type": "http.disconnect"}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        raw = [(k.encode(), v.encode()) for k, v in headers().items()]
+        await told.hook({"type": "http", "method": "POST", "path": "/mlflow", "headers": raw}, receive, send)
+        return int(sent[0]["status"])
+
+    assert asyncio.run(ask()) == 408
+    assert told.hook.counts == {"TooSlow": 1}
+
+
+def test_while_a_look_is_asked_for_others_are_one_more() -> None:
+    """An alias that flaps must not pile up runs of the flow."""
+    told = Told()
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(service: str) -> None:
+        told.asked.append(service)
+        began.set()
+        assert go_on.wait(10)
+
+    told.hook = Hook(SECRET, slow, lambda name: name == "rater", 0.0, clock=lambda: NOW)
+
+    async def ask() -> None:
+        await request(told.hook, headers(), BODY)
+        await asyncio.to_thread(began.wait, 10)
+        for number in range(5):
+            await request(told.hook, headers(delivery=f"again-{number}"), BODY)
+            await asyncio.sleep(0.01)
+        go_on.set()
+        while told.hook._due:
+            await asyncio.gather(*told.hook._due.values())
+
+    asyncio.run(ask())
+    assert told.asked == ["rater", "rater"]

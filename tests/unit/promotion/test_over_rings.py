@@ -10,6 +10,7 @@ import pytest
 from edgeloop.clients.broker import MemoryHub
 from edgeloop.clients.objects import MemoryStore
 from edgeloop.clients.registry import ModelVersion
+from edgeloop.errors import BadInput
 from edgeloop.fleet.channel import open_channel
 from edgeloop.fleet.rollout import revert as undo
 from edgeloop.fleet.rollout import rollback, tick
@@ -177,3 +178,37 @@ def test_a_release_without_its_key_waits_for_a_signature(world: Rings, tmp_path:
     assert world.runs() == ["1", "1"]
     (tmp_path / "releases.pem").rename(tmp_path / "keys" / "releases.pem")
     assert world.reconcile().started
+
+
+@pytest.mark.parametrize("how", ["rejected", "moved", "deleted"])
+def test_nobody_is_asked_to_sign_what_is_promoted_no_more(world: Rings, tmp_path: Path, how: str) -> None:
+    world.out("3")
+    key = tmp_path / "keys" / "releases.pem"
+    key.rename(tmp_path / "releases.pem")
+    world.set("2")
+    assert [one.release for one in world.channel.pending("rater")] == [manifest("2").digest]
+    match how:
+        case "rejected":
+            reject(world.parts, world.service, "alice", "no")
+        case "moved":
+            world.set("1")
+        case "deleted":
+            world.set(None)
+    assert world.channel.pending("rater") == []
+
+
+def test_a_place_that_is_missing_is_said_and_tried_again(world: Rings) -> None:
+    lacking = ["no fleet says where target kubeedge is"]
+
+    def check(_service: Service, _release: str) -> None:
+        if lacking:
+            raise BadInput(lacking[0])
+
+    world.parts = replace(world.parts, rollouts=RingRollouts(world.fleet, world.channel, check))
+    with pytest.raises(BadInput, match="no fleet says"):
+        world.set("2")
+    found = world.promotions.current("rater")
+    assert found is not None
+    assert (found.state, found.reason) == ("signing", lacking[0])
+    lacking.clear()
+    world.out("2")

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from edgeloop.clients.registry import ModelVersion, RegistryUnavailable
-from edgeloop.errors import EdgeloopError
+from edgeloop.errors import BadInput, EdgeloopError
 from edgeloop.promotion.parts import NoTwin
-from edgeloop.promotion.reconcile import CircularPromotion
+from edgeloop.promotion.reconcile import CircularPromotion, describe
+from edgeloop.promotion.records import Outcome
 from edgeloop.samples.service import Service
 from tests.unit.promotion.world import World, release_of
 
@@ -212,6 +213,7 @@ def test_a_twin_that_passes_goes_before_the_rollout() -> None:
     world = World(twin={"required": True})
     assert world.set("1").started
     assert world.rehearser.ran == {release_of("1"): "pass"}
+    assert world.signer.signed == {release_of("1"): {"twin": [f"report of {release_of('1')}"]}}
 
 
 def test_a_twin_that_fails_keeps_the_fleet_and_moves_the_alias_back() -> None:
@@ -222,6 +224,22 @@ def test_a_twin_that_fails_keeps_the_fleet_and_moves_the_alias_back() -> None:
     assert world.rollouts.began == [release_of("1")]
     assert world.champion() == "1"
     assert world.ledger()[-1] == ("reject", "1", "2", "twin", "the digital twin refused it: see its report")
+
+
+def test_a_twin_that_cannot_run_is_said_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(twin={"required": True})
+
+    def broken(service: Service, release: str) -> Outcome:
+        raise EdgeloopError("no such control group: unset it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.rehearser, "rehearse", broken)
+        with pytest.raises(EdgeloopError, match="no such control group"):
+            world.set("1")
+    now = world.promotions.current("rater")
+    assert now is not None and (now.state, now.reason) == ("rehearsing", "no such control group: unset it")
+    assert world.rollouts.began == []
+    assert world.reconcile().started
 
 
 def test_without_a_twin_a_service_that_requires_one_waits_for_a_person() -> None:
@@ -264,3 +282,18 @@ def test_a_home_from_before_promotions_were_kept(tmp_path: Path) -> None:
     found = world.set("1")
     assert (found.state, found.started) == ("released", False), "the fleet runs it already"
     assert world.set("2").started
+
+
+def test_a_rollout_that_cannot_begin_says_why_in_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+
+    def refuse(*_: object) -> bool:
+        raise BadInput("no image of it was pushed: run  edgeloop release push")
+
+    monkeypatch.setattr(world.rollouts, "start", refuse)
+    for _ in range(3):
+        with pytest.raises(BadInput):
+            world.set("1")
+    assert describe(world.parts, "rater").reason == "no image of it was pushed: run  edgeloop release push"
+    monkeypatch.undo()
+    assert world.reconcile().state == "released"

@@ -49,6 +49,9 @@ class Rehearser:
         self.ran[release] = self.says
         return self.says
 
+    def reports(self, service: Service, release: str) -> list[str]:
+        return [f"report of {release}"] if release in self.ran else []
+
 
 class Signer:
     """Signs, or asks for a signature while ``awaits`` is set."""
@@ -61,6 +64,9 @@ class Signer:
         if self.awaits is None:
             self.signed[release] = dict(custom)
         return self.awaits
+
+    def forget(self, service: str, release: str) -> None:
+        pass
 
 
 class Rollouts:

@@ -135,6 +135,19 @@ def test_an_unchanged_backbone_is_the_same_blob(shared: Path) -> None:
     assert new < path.stat().st_size / 10
 
 
+def test_bytes_that_were_swapped_in_the_store_are_not_released(onnx: bytes) -> None:
+    """Many can write to the store: what is released, and signed then, is what the version names."""
+    store = MemoryStore()
+    version = version_of(store, {"model": onnx})
+    rows = np.random.default_rng(1).uniform(0, 10, (40, 2)).astype(np.float32)
+    other = to_onnx(fit_pipeline(regressor(), rows, [str(float(a * b)) for a, b in rows], 0), 2)
+    store.put(blob_key(version.layers["model"]), other)
+    before = everything(store)
+    with pytest.raises(IncompleteVersion, match=f"version 1 of rater names model {version.layers['model']}"):
+        build_release(store, regressor(), version, PAYLOADS, {})
+    assert everything(store) == before
+
+
 def test_a_blob_that_is_missing_is_named_and_nothing_is_published(onnx: bytes) -> None:
     store = MemoryStore()
     version = version_of(store, {"model": onnx})
@@ -345,13 +358,15 @@ def test_releases_from_before_there_were_profiles_keep_their_names(tmp_path: Pat
     assert parse_release(data, released[1]).layers_for("pi") == parse_release(data, released[1]).layers
 
 
-def test_a_manifest_that_is_lost_is_made_again_where_variants_are_asked_for(tmp_path: Path, onnx: bytes) -> None:
+@pytest.mark.parametrize("variants", [True, False])
+def test_a_manifest_that_is_lost_is_made_again(tmp_path: Path, onnx: bytes, variants: bool) -> None:
+    profiles = PROFILES if variants else []
     world = World(tmp_path, onnx)
     world.registry.set_champion("rater", "1")
-    released = world.release(profiles=PROFILES)
+    released = world.release(profiles=profiles)
     assert released is not None
     world.store.delete(release_key("rater", released[1]))
-    assert world.release(profiles=PROFILES) == released
+    assert world.release(profiles=profiles) == released
     assert world.store.size(release_key("rater", released[1]))
 
 

@@ -61,7 +61,7 @@ class House:
         rows = [to_row(sample(n, payload=encode_features([n % 10, n / 10]))) for n in range(samples)]
         self.tables.merge("samples", rows, Sample)
         self.database = Database(f"sqlite:///{folder / 'fleet.db'}")
-        self.rehearsals = Rehearsals(self.database, self.store)
+        self.rehearsals = Rehearsals(self.database)
 
     def parts(self, **changes: Any) -> Parts:
         """What :func:`~edgeloop.twin.run.rehearse` takes."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgeloop.clients.objects import MemoryStore
 from edgeloop.release.optimise.measured import Figures, Measured
 from edgeloop.samples.records import now
+from edgeloop.twin.kept import Rehearsals, keep
 from edgeloop.web.approvals import waiting
 from tests.unit.promotion.world import World, release_of
+from tests.unit.twin.house import profile, report
 from tests.unit.web.browser import Browser
 from tests.unit.web.fleet import healthy
 from tests.unit.web.test_page import HOSTILE, shown
@@ -30,17 +33,20 @@ def test_what_waits_is_shown_with_its_figures(tmp_path: Path) -> None:
         precision="int8", size=4096, agreement=0.995, compared=200, p50_ms=1.0, p99_ms=2.5, at=now(),
     )  # fmt: skip
     Measured(world.fleet.database).record(figures)
+    found = report(release=release_of("1"), profile=profile("generic-arm64"))
+    keep(MemoryStore(), Rehearsals(world.fleet.database), found)
     (one,) = waiting(world.fleet, ["rater"])
     assert (one["service"], one["version"], one["state"], one["who"]) == ("rater", "1", "waiting", "gate")
     assert one["gate"] == {"verdict": "pass", "reason": "better"}
-    assert one["commands"][0] == "edgeloop release approve rater"
+    assert one["commands"][0] == "edgeloop release approve rater --version 1"
 
     def look() -> dict[str, Any]:
         return {**healthy(), "promotions": [one]}
 
     text = shown(look)
-    assert "rater 1 waiting a second person: edgeloop release approve rater pass: better nobody" in text
-    assert "generic-arm64: int8, agrees on 99.5 %, 4 KiB, p99 2.5 ms edgeloop release approve rater" in text
+    assert "rater 1 waiting a second person: edgeloop release approve rater --version 1 pass: better nobody" in text
+    assert "generic-arm64: int8, agrees on 99.5 %, 4 KiB, p99 2.5 ms generic-arm64: pass, breaks at 150.0" in text
+    assert "breaks at 150.0 requests/s edgeloop release approve rater" in text
 
 
 def test_what_people_write_is_text(tmp_path: Path) -> None:

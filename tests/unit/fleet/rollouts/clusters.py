@@ -30,7 +30,8 @@ class ClusterWorld(World):
         self, folder: Path, fleet: str, clusters: Mapping[str, MemoryCluster], controllers: Callable[[], None]
     ) -> None:
         target = "kserve" if "kserve" in fleet else "kubeedge"
-        super().__init__(regressor(rings=[0, 1], rollout={"target": target, "patience_seconds": 60}), {})
+        strategy = {"target": target, "patience_seconds": 60, "soak_seconds": 0}
+        super().__init__(regressor(rings=[0, 1], rollout=strategy), {})
         self.clusters, self._controllers = clusters, controllers
         self.perform: Perform = in_turn
         (folder / "f.yaml").write_text(fleet, encoding="utf-8")

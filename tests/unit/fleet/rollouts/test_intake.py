@@ -182,7 +182,7 @@ def test_what_a_report_says_becomes_evidence(roster: Roster, node: MemoryBroker,
     }
     say(node, **counted, audit={"labelled": 9, "agreed": 8})
     hear(roster, cloud, AT)
-    say(node, serving="sha256:2", answered=999, release_answered=40)
+    say(node, serving="sha256:2", answered=999, release_answered=40, confidence_histogram=[1] * 10)
     hear(roster, cloud, AT)
     found = roster.evidence("rater", 0, "sha256:2", "sha256:1", "s", EVERYONE, Thresholds(), AT)
     former = found.former

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeloop.clients.cluster import DAEMON_SETS
+from edgeloop.clients.cluster import DAEMON_SETS, NODES
 from edgeloop.fleet.rollout import revert
 from edgeloop.fleet.rollouts.effects import Action
 from edgeloop.fleet.targets.protocol import Outcome
@@ -18,7 +18,7 @@ from tests.unit.fleet.targets.edge import EdgeCluster, kept
 FLEET = """
 version: 2
 name: plant
-rings: {0: {labels: {edgeloop/ring: "0"}}}
+rings: {0: {labels: {line: press}}}
 otherwise: 1
 targets:
   kubeedge: {context: west, options: {prepull_at_once: 2}}
@@ -26,10 +26,13 @@ targets:
 
 
 class Edge(ClusterWorld):
-    """Four nodes in two rings on OLD; pods of what is ``broken`` crash."""
+    """Four nodes in two rings on OLD, the first known by a label of its own; pods of what is ``broken`` crash."""
 
     def __init__(self, folder: Path) -> None:
         self.cluster = EdgeCluster()
+        for name in ("edge-0", "edge-1"):
+            meta = {"name": name, "labels": {"line": "press", "edgeloop/ring": "7"}}
+            self.cluster.edit(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": meta}, "somebody")
         self.broken: list[str] = []
         super().__init__(folder, FLEET, {"west": self.cluster}, self._control)
         self.delivered(OLD)
@@ -129,6 +132,18 @@ def test_an_image_that_was_not_pushed_holds_it(world: Edge) -> None:
     status = world.run()
     assert (status.state, world.runs()) == ("holding", ["old", "old"])
     assert "edgeloop release push" in status.reason
+
+
+def test_what_is_approved_no_more_is_not_brought_further(world: Edge) -> None:
+    assert world.start(NEW)
+    while world.runs()[0] == "old":
+        world.tick()
+    world.channel.approved.remove(NEW)
+    status = world.run()
+    assert (status.state, world.runs()) == ("holding", ["new", "old"])
+    assert "is not approved" in status.reason
+    revert(world.fleet, world.service.name, "ann", "because")
+    assert (world.run().state, world.runs()) == ("reverted", ["old", "old"])
 
 
 def test_what_is_done_is_named_by_ring_and_grows_with_rings_alone(world: Edge) -> None:

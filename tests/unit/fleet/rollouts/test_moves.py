@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, cast
 
 import pytest
 
 from edgeloop.fleet.channel import Rings
 from edgeloop.fleet.rollout import abort, revert
+from edgeloop.fleet.rollouts.crowd import Crowd
 from edgeloop.fleet.rollouts.moves import MoveStore, UnservedRing, held, move_node, settle
 from edgeloop.fleet.signing import KeyUnavailable
 from tests.unit.fleet.rollouts.world import NEW, NEXT, OLD, Node, Wired, World
 from tests.unit.samples.broken import Crash, Fuse, Guarded, crash_everywhere
 from tests.unit.samples.make import regressor
+from tests.unit.test_store import postgres, url
 
+__all__ = ["postgres", "url"]
 RINGS = [0, 1, 2]
 NODES = {"a": 0, "b": 0, "c": 1, "d": 1, "e": 2}
 LONG = {"soak_seconds": 100, "patience_seconds": 300}
@@ -225,3 +229,25 @@ def test_a_slow_writer_does_not_undo_a_later_move(world: World) -> None:
     put(world, "a", 2, channel=Slow())
     assert world.channel.moved == {"a": 1}
     assert MoveStore(world.fleet.database).waiting() == []
+
+
+def test_moves_and_counts_are_the_same_on_every_database(url: str) -> None:
+    world = World(regressor(rings=RINGS, rollout={"soak_seconds": 0}), NODES, url)
+    with closing(world):
+        world.delivered(OLD)
+        world.service = regressor(rings=RINGS, rollout=LONG)
+        world.start(NEW)
+        passed(world, 0)
+        assert put(world, "a", 2) and put(world, "e", 0) is None
+        assert put(world, "a", None)
+        assert [(move.node, move.ring) for move, _ in held(world.fleet)] == [("a", None)]
+        world.follow()
+        world.switch_off("c")
+        world.tick(1)
+        crowd = Crowd(world.fleet.database)
+        counts = [(one.ring, one.nodes, one.online, one.there, one.failing) for one in crowd.counts(world.at)]
+        assert counts == [(0, 3, 3, 0, 0), (1, 2, 1, 0, 0)]
+        assert [row.node for row in crowd.worst("rater", 1, world.at)] == ["c"]
+        abort(world.fleet, "rater", "ann", "enough")
+        world.tick(1)
+        assert world.channel.moved == {"e": 0} and held(world.fleet) == []

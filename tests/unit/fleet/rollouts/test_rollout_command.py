@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 from edgeloop.bootstrap import App
 from edgeloop.cli import main
+from edgeloop.commands.rollout import status_text
+from edgeloop.fleet.rollout import RolloutStatus
 from edgeloop.settings import load_settings
-from tests.unit.fleet.rollouts.world import NEW
+from tests.unit.fleet.rollouts.world import NEW, NEXT
 
 
 def run(capsys: pytest.CaptureFixture[str], home: Path, *words: str) -> tuple[int, Any]:
@@ -25,7 +28,7 @@ def test_a_rollout_is_planned_begun_paused_and_taken_back(tmp_path: Path, capsys
     app.fleet.add_release("digits", "3", NEW)
     code, found = run(capsys, tmp_path, "rollout", "plan", "digits")
     assert (code, found["release"], [r["stands"] for r in found["rings"]]) == (0, NEW, [None, None])
-    said = ("--who", "ann", "--reason", "because")
+    said = ("--by", "ann", "--reason", "because")
     expected = [("start", "3", "moving", ""), ("pause", "", "moving", "pause"), ("resume", "", "moving", "")]
     for word, version, state, waits in [*expected, ("revert", "", "reverted", "")]:
         code, found = run(capsys, tmp_path, "rollout", word, "digits", *filter(None, [version]), *said)
@@ -35,6 +38,30 @@ def test_a_rollout_is_planned_begun_paused_and_taken_back(tmp_path: Path, capsys
     history = [(r["event"], r["who"]) for r in reversed(app.fleet.history("digits"))]
     assert history == [("promotion", "ann"), ("pause", "ann"), ("resume", "ann"), ("revert", "ann")]
     app.fleet.close()
+
+
+def test_what_waits_is_told_with_what_it_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    app = App(load_settings(tmp_path))
+    said = []
+    for version, release in (("3", NEW), ("4", NEXT), ("4", NEXT)):
+        app.fleet.add_release("digits", version, release)
+        with pytest.raises(SystemExit):
+            main(["--home", str(tmp_path), "rollout", "start", "digits", version])
+        said.append(capsys.readouterr().err)
+    assert said == ["", "", "nothing was begun: version 4 is under way or queued, or all rings run it\n"]
+    with pytest.raises(SystemExit):
+        main(["--home", str(tmp_path), "rollout", "status", "digits"])
+    heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("digits")]
+    assert [head.split(":")[1].split(" of ")[0] for head in heads] == [" rollout 1", " rollout 2"]
+    assert "is queued: waits until rollout 1 has come to the end of its ring" in heads[1]
+    app.fleet.close()
+
+
+def test_until_when_it_waits_is_told() -> None:
+    at = datetime(2026, 11, 21, 22, 0, tzinfo=UTC)
+    known = {"service": "digits", "release": NEW, "former": None, "state": "moving", "wave": 0, "reason": "it soaks"}
+    status = RolloutStatus.model_validate(known | {"next_look": at})
+    assert status_text(status).endswith("is moving: it soaks, not before 2026-11-21 22:00:00+00:00")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from edgeloop.fleet.rollouts.evidence import RingEvidence, Tally
-from edgeloop.fleet.rollouts.roster import STALE, Roster, meta
+from edgeloop.fleet.rollouts.roster import GONE, STALE, Roster, meta
+from edgeloop.fleet.rollouts.verdict import confidence_check, errors_check
 from edgeloop.samples.cohorts import EVERYONE, NOBODY, bound
 from edgeloop.samples.strategy import Thresholds
 from edgeloop.store.database import Database
@@ -81,6 +82,14 @@ def test_names_rings_and_rows(roster: Roster) -> None:
     assert [r.online for r in roster.rows("rater", AT + STALE)] == [False] * 3
 
 
+def test_a_node_that_is_gone_is_of_no_ring_until_it_speaks(roster: Roster) -> None:
+    say(roster, row("a"), row("b", AT + timedelta(days=1)))
+    later = AT + GONE
+    assert (look(roster, later).nodes, roster.rings("rater", later), roster.rings("rater")) == (1, {0: 1}, {0: 2})
+    say(roster, row("a", later), at=later)
+    assert (look(roster, later).nodes, roster.names("rater", 0, later)) == (2, ["a"])
+
+
 def test_a_node_is_in_the_ring_that_it_named_last(roster: Roster) -> None:
     say(roster, row("a"))
     say(roster, row("a", ring=3))
@@ -146,6 +155,11 @@ def test_a_refusal_is_a_failure_with_its_words(roster: Roster) -> None:
     assert look(roster, below=NOBODY).failed == 0
 
 
+def test_a_node_that_failed_and_went_has_failed_still(roster: Roster) -> None:
+    say(roster, row("a", refused=NEW, online=False), row("b", refused=NEW))
+    assert (look(roster).failed, look(roster).failed_away) == (2, 1)
+
+
 def test_a_node_that_goes_back_by_itself_has_failed(roster: Roster) -> None:
     say(roster, row("a", serving=NEW))
     say(roster, row("a", serving=OLD, last_error="crashed twice"), at=AT + timedelta(seconds=5))
@@ -180,16 +194,17 @@ def test_a_refusal_that_is_heard_late_is_as_old_as_it_was_said(roster: Roster) -
 
 
 def test_the_former_releases_counts_are_kept_beside(roster: Roster) -> None:
-    before = {"answered": 90, "failed": 10, "audited": 20, "agreed": 19, "histogram": [1] * 10, "p99": 4.0}
+    before = {"answered": 135, "failed": 15, "audited": 20, "agreed": 19, "histogram": [1] * 10, "p99": 4.0}
     say(roster, row("a", counted=before), row("b", counted=before))
-    say(roster, row("a", serving=NEW, counted={"answered": 40, "p99": 9.0}))
+    now = {"answered": 120, "audited": 4, "histogram": [9] + [0] * 9, "p99": 9.0}
+    say(roster, row("a", serving=NEW, counted=now))
     found = look(roster, limits=Thresholds(max_latency_ratio=2))
-    assert found.release == Tally(answered=40)
+    assert found.release == Tally(120, 0, 4, 0, (9,) + (0,) * 9)
     # Of b, which does not serve it yet, nothing is compared.
-    assert found.former == Tally(90, 10, 20, 19, (1,) * 10)
+    assert found.former == Tally(135, 15, 20, 19, (1,) * 10)
     assert (found.timed, found.slow) == (1, 1)
     assert look(roster, limits=Thresholds(max_latency_ratio=3)).slow == 0
-    assert look(roster, limits=Thresholds(min_answers=41)).timed == 0
+    assert look(roster, limits=Thresholds(min_answers=121)).timed == 0
     assert look(roster, former="sha256:older").former == Tally()
     assert look(roster, former=None).former == Tally()
 
@@ -201,9 +216,66 @@ def test_a_restart_under_the_release_keeps_the_baseline(roster: Roster) -> None:
     say(roster, row("a", serving=None, counted={"answered": 1}))
     waiting = look(roster)
     assert (waiting.switched, waiting.lost, waiting.failed) == (0, 0, 0)
-    assert (waiting.release.answered, waiting.former.answered) == (5, 90)
+    assert (waiting.release.answered, waiting.former.answered) == (6, 90)
     say(roster, row("a", serving=NEW, counted={"answered": 7}))
-    assert (look(roster).release.answered, look(roster).former.answered) == (7, 90)
+    assert (look(roster).release.answered, look(roster).former.answered) == (12, 90)
+
+
+def test_a_release_that_crashes_and_fails_hides_nothing_by_it(roster: Roster) -> None:
+    """Each life of its process answers a little and fails a little, and is counted from nothing."""
+    say(roster, row("a", counted={"answered": 500}))
+    for seconds in range(0, 40, 2):
+        part = {"answered": 4, "failed": 5, "audited": 2, "histogram": [1] * 4 + [0] * 6}
+        say(roster, row("a", serving=NEW, counted=part), at=AT + timedelta(seconds=seconds))
+        say(roster, row("a", serving=None), at=AT + timedelta(seconds=seconds + 1))
+    found = look(roster).release
+    assert (found.answered, found.failed, found.audited, sum(found.histogram)) == (80, 100, 40, 80)
+    assert errors_check(look(roster), Thresholds(), 0.05).outcome == "fail"
+
+
+def test_the_p99_of_a_new_process_is_believed_when_it_knows_enough(roster: Roster) -> None:
+    limits = Thresholds(max_latency_ratio=2)
+    say(roster, row("a", counted={"answered": 1000, "p99": 4.0}))
+    say(roster, row("a", serving=NEW, counted={"answered": 900, "p99": 5.0}))
+    say(roster, row("a", serving=NEW, counted={"answered": 3, "p99": 900.0}))
+    assert (look(roster, limits=limits).timed, look(roster, limits=limits).slow) == (1, 0)
+    say(roster, row("a", serving=NEW, counted={"answered": 400, "p99": 50.0}))
+    assert (look(roster, limits=limits).slow, look(roster).release.answered) == (1, 200)
+
+
+def test_the_slowest_of_a_few_answers_is_no_p99(roster: Roster) -> None:
+    say(roster, row("a", counted={"answered": 1000, "p99": 4.0}))
+    say(roster, row("a", serving=NEW, counted={"answered": 100, "p99": 40.0}))
+    assert look(roster, limits=Thresholds(max_latency_ratio=2)).timed == 0
+
+
+def test_a_node_that_had_it_before_and_is_gone_is_not_lost_with_it(roster: Roster) -> None:
+    say(roster, row("a", serving=NEW, online=False), row("b", serving=NEW))
+    assert look(roster, since=AT + timedelta(seconds=1)).lost == 0
+    assert look(roster, since=AT).lost == 1
+
+
+def test_which_nodes_are_busy_is_no_fault_of_the_release(roster: Roster) -> None:
+    """Every node is as it was; those whose devices send nonsense, of which the model is unsure, are busy now."""
+    calm = {"answered": 1000, "failed": 0, "histogram": [0] * 9 + [1000]}
+    poor = {"answered": 800, "failed": 200, "histogram": [1000] + [0] * 9}
+    names = [(f"n{number}", poor if number < 50 else calm) for number in range(100)]
+    say(roster, *(row(name, counted=kind) for name, kind in names))
+    now = {True: (80, 20, [100] + [0] * 9), False: (10, 0, [0] * 9 + [10])}
+    found = [
+        (name, dict(zip(("answered", "failed", "histogram"), now[kind is poor], strict=True))) for name, kind in names
+    ]
+    say(roster, *(row(name, serving=NEW, counted=part) for name, part in found))
+    seen, limits = look(roster), Thresholds(max_confidence_shift=0.2)
+    assert errors_check(seen, limits, 0.05).outcome == "pass"
+    assert confidence_check(seen, limits, 0.2).outcome == "pass"
+
+
+def test_one_failure_in_very_many_is_not_one_in_two_hundred(roster: Roster) -> None:
+    rare = {"answered": 999_999, "failed": 1}
+    say(roster, *(row(f"n{number}", serving=NEW, counted=rare) for number in range(100)))
+    assert look(roster, former=None).release == Tally(answered=20_000)
+    assert errors_check(look(roster, former=None), Thresholds(), 0.001).outcome == "pass"
 
 
 def test_the_first_release_of_a_node_is_no_fall_back(roster: Roster) -> None:
@@ -216,7 +288,7 @@ def test_one_busy_node_counts_as_two_hundred_answers(roster: Roster) -> None:
     busy = {"answered": 999_000, "failed": 1000, "audited": 4000, "agreed": 1000, "histogram": [0] * 9 + [5000]}
     say(roster, row("a", serving=NEW, counted=busy), row("b", serving=NEW, counted={"answered": 3, "failed": 1}))
     found = look(roster).release
-    assert (found.answered, found.failed) == (203, 2)  # what has happened at all stays
+    assert (found.answered, found.failed) == (203, 1)
     assert (found.audited, found.agreed) == (200, 50)
     assert found.histogram == (0,) * 9 + (200,)
 

@@ -69,6 +69,12 @@ def test_the_quorum_is_of_the_online_nodes_that_were_told() -> None:
     assert judge(ring(10, online=2, touched_online=2, switched=2)).outcome == "pass"
 
 
+def test_nodes_that_failed_and_went_are_not_of_the_quorum() -> None:
+    evidence = ring(100, online=20, touched_online=20, switched=14, failed=5)
+    assert judge(evidence).outcome == "pass"
+    assert judge(replace(evidence, failed_away=5)).outcome == "inconclusive"
+
+
 def test_no_node_to_ask_is_not_known_yet() -> None:
     away = judge(ring(3, online=0, touched_online=0, switched=0, staged=0))
     assert (away.outcome, away.reason) == ("inconclusive", "no node that shall serve it is online, after 35 s")

@@ -40,9 +40,9 @@ def test_without_windows_it_is_always_open() -> None:
         (window("22:00", "04:00", days=["sat"]), utc(2026, 11, 21, 2), utc(2026, 11, 21, 21)),
         (window("02:00", "04:00", days=["thu"]), utc(2026, 11, 26, 3), utc(2026, 12, 3, 1)),
         (window("00:00", "00:00", days=["sun"]), utc(2026, 11, 22, 22, 59), utc(2026, 11, 22, 22, 59)),
-        (window("02:00", "04:00", on="2026-12-24"), AUTUMN, utc(2026, 12, 24, 1)),
-        (window("02:00", "04:00", on="2026-11-20"), AUTUMN, None),
-        (window("23:00", "01:00", on="2026-11-21"), utc(2026, 11, 21, 23, 30), utc(2026, 11, 21, 23, 30)),
+        (window("02:00", "04:00", date="2026-12-24"), AUTUMN, utc(2026, 12, 24, 1)),
+        (window("02:00", "04:00", date="2026-11-20"), AUTUMN, None),
+        (window("23:00", "01:00", date="2026-11-21"), utc(2026, 11, 21, 23, 30), utc(2026, 11, 21, 23, 30)),
     ],
 )
 def test_it_opens(which: Window, at: datetime, expected: datetime | None) -> None:
@@ -53,7 +53,7 @@ def test_several_windows_are_open_together() -> None:
     both = [window("02:00", "03:00"), window("20:00", "21:00", "America/New_York")]
     assert opens(both, utc(2026, 11, 21, 12)) == utc(2026, 11, 22, 1)  # New York at 20:00 and Berlin at 02:00
     assert opens(both, utc(2026, 11, 22, 1, 30)) == utc(2026, 11, 22, 1, 30)
-    assert opens([window("02:00", "04:00", on="2026-11-01"), both[0]], AUTUMN) == utc(2026, 11, 22, 1)
+    assert opens([window("02:00", "04:00", date="2026-11-01"), both[0]], AUTUMN) == utc(2026, 11, 22, 1)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ BAD = [
         "window 02:15 Europe/Berlin does not exist on 2027-03-28: end at 03:00 or leave sat out",
     ),
     (
-        window("02:30", "05:00", on="2027-03-28"),
+        window("02:30", "05:00", date="2027-03-28"),
         "window 02:30 Europe/Berlin does not exist on 2027-03-28: begin at 03:00",
     ),
     (
@@ -154,12 +154,12 @@ BAD = [
         "window 02:10 Australia/Lord_Howe does not exist on 2027-10-03: begin at 02:30 or leave sun out",
     ),
     (
-        window("02:00", "04:00", on="2026-11-20"),
+        window("02:00", "04:00", date="2026-11-20"),
         "window 02:00-04:00 Europe/Berlin was over on 2026-11-20 and never opens again: name a day to come",
     ),
     (
-        window("02:00", "04:00", on="2027-01-01", days=["fri"]),
-        "window 02:00-04:00 Europe/Berlin names both a day and days of the week: leave `on` or `days` out",
+        window("02:00", "04:00", date="2027-01-01", days=["fri"]),
+        "window 02:00-04:00 Europe/Berlin names both a day and days of the week: leave `date` or `days` out",
     ),
     (
         window("02:00Z", "04:00Z"),

@@ -32,6 +32,9 @@ class PlainRings:
         self.moved: dict[str, int] = {}
         self.commits = 0
 
+    def allowed(self, service: str, release: str) -> bool:
+        return release in self.approved
+
     def wanted(self, service: str, ring: int) -> Wanted | None:
         return self.records.get(ring)
 

@@ -17,6 +17,7 @@ from edgeloop.fleet.targets.kubeedge_manifests import (
     NODES_PER_JOB,
     KubeEdgeOptions,
     daemonset,
+    node_group,
     prepull_jobs,
     ring_name,
 )
@@ -183,3 +184,11 @@ def test_labels_are_label_values(service: str, ring: int) -> None:
     found = daemonset(service, ring, OLD, KubeEdgeOptions())
     labels = {**found["metadata"]["labels"], **found["spec"]["template"]["metadata"]["labels"]}
     assert all(LABEL_VALUE.fullmatch(value) for value in labels.values())
+
+
+def test_a_ring_is_known_by_the_labels_that_the_fleet_gives_it() -> None:
+    options = KubeEdgeOptions(ring_labels={0: {"line": "press"}})
+    for ring, labels in ((0, {"line": "press"}), (1, {"edgeloop/ring": "1"})):
+        selector = daemonset("wine-rater", ring, NEW, options)["spec"]["template"]["spec"]["nodeSelector"]
+        assert selector == {"node-role.kubernetes.io/edge": "", **labels}
+        assert node_group(ring, options)["spec"] == {"matchLabels": labels}

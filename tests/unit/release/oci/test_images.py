@@ -161,6 +161,14 @@ def test_each_cpu_has_its_own_variant() -> None:
     assert amd.manifest.layers[2] == arm.manifest.layers[2], "the head is the same"
 
 
+def test_a_variant_that_no_node_runs_is_not_taken_for_the_cpus_own() -> None:
+    """A profile of any name may have any runtime; a predictor runs what a node runs."""
+    blobs = Blobs()
+    served = variant(blobs, "generic-amd64", b"a graph", runtime="savedmodel")
+    [amd] = built(photo_release(blobs, variants=[served]), blobs, arches=("amd64",)).images
+    assert unpacked(amd)["models/backbone.tflite"] == BACKBONE
+
+
 def test_a_node_finds_the_release_and_its_variant_in_what_was_packed(tmp_path: Path) -> None:
     names = {str(role): name for role, name in standalone.FILES.items()}
     assert {**names, "release": standalone.MANIFEST} == FILES

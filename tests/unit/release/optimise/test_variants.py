@@ -18,7 +18,7 @@ from edgeloop.release.optimise.examples import NoExamples
 from edgeloop.release.optimise.measure import OutOfTolerance
 from edgeloop.release.optimise.measured import Measured
 from edgeloop.release.optimise.plan import NoCompiler, NoSource
-from edgeloop.samples.releases import parse_release, release_key
+from edgeloop.samples.releases import blob_key, parse_release, release_key
 from tests.unit.release.optimise.bars import SAMPLES, Bars, name_of, profile
 
 INT8 = profile("pi", precision="int8", min_agreement=0.9)
@@ -163,6 +163,35 @@ def test_an_edge_tpu_file_is_compiled_from_whole_numbers(
     kept = {f.profile: f.p50_ms for f in Measured(world.fleet.database).of_release(made.digest)}
     assert kept["coral"] is None
     assert kept["pi"] is not None
+    # Compiled is what was judged: not what was compiled of an earlier conversion, whose bytes are lost.
+    world.store.delete(blob_key(name_of(pi, "backbone")))
+    world.files["backbone"] += b"\0"  # another calibration
+    pi, board = world.release(world.version("2"), INT8, coral).variants
+    assert world.layer(board, "backbone") == b"compiled" + world.layer(pi, "backbone")
+
+
+def test_a_calibration_that_was_refused_and_never_released_is_not_kept(
+    world: Bars, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the few inputs of a first dataset would keep a backbone from a profile for ever."""
+    bad, good = (trained / "other.tflite").read_bytes(), world.files["backbone"]
+    asked: list[bytes] = []
+
+    def calibrated(*_: Any) -> bytes:
+        asked.append(bad if not asked else good)
+        return asked[-1]
+
+    monkeypatch.setattr(variants, "convert_litert", calibrated)
+    with pytest.raises(OutOfTolerance):
+        world.release(world.version(), INT8)
+    monkeypatch.setattr(variants, "check_refused", lambda *_: None)  # as with the inputs of a later dataset version
+    made = world.release(world.version(), INT8)
+    assert world.layer(made.variants[0], "backbone") == good
+    # What was released once stays, also when another head is refused on it.
+    with pytest.raises(OutOfTolerance):
+        world.release(world.version("2"), INT8.model_copy(update={"max_bytes": 1}))
+    world.release(world.version("3"), INT8.model_copy(update={"min_agreement": 0}))
+    assert asked == [bad, good]
 
 
 def test_the_champion_is_released_for_the_profiles_of_its_service(world: Bars) -> None:

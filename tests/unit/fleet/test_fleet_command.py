@@ -1,0 +1,59 @@
+"""``edgeloop fleet list | show``: what nodes said last."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeloop.clients.broker import MemoryHub
+from edgeloop.fleet.rollouts.intake import hear
+from edgeloop.fleet.rollouts.roster import STALE, Roster
+from edgeloop.samples.records import now
+from tests.unit.fleet.home import Home, heard
+from tests.unit.fleet.rollouts.world import NEW, OLD
+
+
+@pytest.fixture
+def home(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    made = Home(tmp_path, capsys, monkeypatch)
+    yield made
+    made.app.fleet.close()
+
+
+def test_nodes_are_listed_with_what_they_run(home: Home) -> None:
+    assert "no node was heard yet" in home.text("fleet", "list")
+    heard(home, [("b", 1, OLD, NEW), ("a", 0, NEW, NEW), ("c", 1, None, NEW)])
+    text = home.text("fleet", "list")
+    lines = [line.split() for line in text.splitlines()]
+    short = NEW.removeprefix("sha256:")[:12]
+    assert lines[1] == ["a", "0", "rater", short, short]
+    assert lines[2][-1] == lines[3][-1] == "behind"
+    assert "3 nodes, 3 online" in text
+    code, found = home.run("fleet", "list", "--service", "rater")
+    assert (code, [n["node"] for n in found["nodes"]]) == (0, ["a", "b", "c"])
+    code, found = home.run("fleet", "list", "--service", "other")
+    assert code == 2
+    assert "unknown service 'other'" in found["error"]
+
+
+def test_a_node_is_shown_with_its_last_error(home: Home) -> None:
+    heard(home, [("a", 0, OLD, NEW)], refused=NEW, last_error="it is too large")
+    code, found = home.run("fleet", "show", "a")
+    assert (code, found["services"][0]["last_error"], found["services"][0]["online"]) == (0, "it is too large", True)
+    text = home.text("fleet", "show", "a")
+    assert "refuses" in text
+    assert "it is too large" in text
+    code, found = home.run("fleet", "show", "z")
+    assert code == 2
+    assert "node 'z' was never heard" in found["error"]
+
+
+def test_a_node_that_was_silent_for_long_is_offline(home: Home) -> None:
+    heard(home, [("a", 0, NEW, NEW)])
+    hub = MemoryHub().connect("test")
+    hear(Roster(home.app.fleet.database), hub, now() + 2 * STALE + timedelta(seconds=1))
+    hub.close()
+    assert home.run("fleet", "show", "a")[1]["services"][0]["online"] is False
