@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from pathlib import Path
 
 import click
@@ -59,12 +60,17 @@ def rotate(context: Context, role: str) -> None:
 @channel.command("withdraw")
 @click.argument("service")
 @click.argument("release")
+@click.option("--by", "who", default=getpass.getuser, show_default="your user name", help="Who says so.")
+@click.option("--reason", default="no reason given", help="Why; kept in the ledger.")
 @click.pass_obj
-def withdraw(context: Context, service: str, release: str) -> None:
-    """Never let a node of SERVICE load RELEASE (sha256:…) again."""
+def withdraw(context: Context, service: str, release: str, who: str, reason: str) -> None:
+    """Never let a node of SERVICE load RELEASE (sha256:…) again, nor the alias bring it back."""
     from edgeloop.bootstrap import App
 
-    App(context.settings).channel.withdraw(service, release)
+    app = App(context.settings)
+    version = app.fleet.version_of(service, release)
+    app.fleet.record(service, "withdraw", release, verdict="fail", reason=reason, who=who, version=version)
+    app.channel.withdraw(service, release)
     context.result({"withdrawn": release}, f"{release} of {service} may not be loaded any more")
 
 

@@ -121,16 +121,25 @@ def _next(now: Promotion, facts: Facts, rules: Delivery) -> Action:
     rollout = facts.rollout
     if facts.release is None:
         return Build()
+    if refusal := _refusal(facts, rules):
+        return refusal
     if rollout and rollout.everywhere == facts.release:
         return Keep()
     if rollout and rollout.state == "reverting":
         return Wait(now.state, "the nodes go back first")
     if rules.twin.required and facts.rehearsed is None:
         return Rehearse()
-    if rules.twin.required and facts.rehearsed == "fail":
-        return Close("failed", "the digital twin refused it: see its report", stop=False)
     missing = _missing_word(now, facts, rules)
     return Wait("waiting", missing) if missing else Roll()
+
+
+def _refusal(facts: Facts, rules: Delivery) -> Close | None:
+    """What ends it before it begins."""
+    if facts.forbidden:
+        return Close("rejected", f"{facts.forbidden}; promote another version", stop=False)
+    if rules.twin.required and facts.rehearsed == "fail":
+        return Close("failed", "the digital twin refused it: see its report", stop=False)
+    return None
 
 
 def _missing_word(now: Promotion, facts: Facts, rules: Delivery) -> str | None:

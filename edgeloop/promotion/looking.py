@@ -26,7 +26,13 @@ def look(parts: Parts, service: Service, now: Promotion | None) -> Facts:
         rehearsed=parts.rehearser.outcome(service, now.release) if required else None,
         approvals=parts.promotions.words(now),
         proven=_is_proven(parts, now, rollout),
+        forbidden=_forbidden(parts, service.name, now.release),
     )
+
+
+def _forbidden(parts: Parts, service: str, release: str) -> str:
+    row = parts.fleet.entry(service, "withdraw", release)
+    return f"{row['who']} withdrew it: {row['reason']}" if row else ""
 
 
 def _is_own(rollout: Rollout | None, its: Promotion | None) -> bool:

@@ -202,6 +202,7 @@ _CLOSERS = {
     "superseded": ("", "alias"),
     "reverted": ("", "rollout"),
     "failed": ("reject", "twin"),
+    "rejected": ("reject", "channel"),
 }
 
 

@@ -115,5 +115,7 @@ class Facts:
     rollout: Rollout | None = None
     own: bool = True
     """The newest rollout came of a promotion; else a person began it, and it is theirs to stop."""
+    forbidden: str = ""
+    """Who withdrew the release from the channel, and why; it does not come back by itself."""
     stray: bool = False
     """The rollout under way is of a version that was refused before it was written down that it had begun."""

@@ -14,6 +14,7 @@ from edgeloop.clients.models import load_model, make_probe
 from edgeloop.clients.objects import ObjectStore
 from edgeloop.clients.registry import ModelRegistry, ModelVersion
 from edgeloop.errors import BadInput, EdgeloopError
+from edgeloop.release.optimise.conversions import Conversions
 from edgeloop.release.optimise.examples import examples
 from edgeloop.release.optimise.measured import Measured
 from edgeloop.release.optimise.plan import form_of
@@ -130,7 +131,8 @@ def _package(
     made: list[Made] = []
     if profiles:
         inputs = examples(tables, service.name, members)
-        made = make_variants(store, service, version.layers, profiles, inputs)
+        kept = Conversions(fleet.database, store)
+        made = make_variants(store, kept, service, version.layers, profiles, inputs)
     release = build_release(
         store,
         service,

@@ -36,7 +36,6 @@ from edgeloop.fleet.rings import FleetPlan
 from edgeloop.learning.drift.kept import plot_key, state_key
 from edgeloop.learning.rounds import round_record_key
 from edgeloop.learning.train import candidate_key
-from edgeloop.release.optimise.conversions import conversion_key
 from edgeloop.samples import delivery, judging, labelling, moves, profiles, records, releases, service, strategy, topics
 from edgeloop.samples.dataset import dataset_key, members_key
 from edgeloop.samples.segments import segment_key
@@ -432,7 +431,6 @@ def test_the_store_page_has_every_prefix() -> None:
         request_key("s", name),
         state_key("s", 1),
         plot_key("s", "1-1"),
-        conversion_key("s", name, "int8"),
         "archive/",
         "quarantine/",
         "features/",

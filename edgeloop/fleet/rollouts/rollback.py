@@ -45,7 +45,8 @@ def _back(store: StateStore, channel: Rings, service: Service, who: str, reason:
     stands = what_stands(store, channel, service.name, service.rings)
     present = next(iter(set(stands.values()))) if len(set(stands.values())) == 1 else None
     left = _left_behind(store, service.name)
-    target = next((one for one in store.good(service.name) if one != present and one not in left), None)
+    good = (one for one in store.good(service.name) if one != present and one not in left)
+    target = next((one for one in good if channel.allowed(service.name, one)), None)  # the others were withdrawn
     if target is None:
         raise _nothing(service.name)
     row = store.row(service.name)

@@ -6,17 +6,39 @@ have others of: what is released first decides what a backbone is in this precis
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import sqlalchemy as sa
 
 from edgeloop.clients.objects import ObjectStore
 from edgeloop.errors import EdgeloopError
 from edgeloop.exports.litert import Form
-from edgeloop.samples.records import canonical, digest, hexdigest
+from edgeloop.release.optimise.examples import Examples
+from edgeloop.release.optimise.measure import OutOfTolerance
+from edgeloop.samples.profiles import Profile
+from edgeloop.samples.records import canonical, digest, now
 from edgeloop.samples.releases import blob_key
+from edgeloop.samples.service import Service
+from edgeloop.store.database import Database
 
-#: A change of how backbones are converted changes it too.
+#: A change of how backbones are converted, or variants judged, changes it too.
 _RECIPE = 1
+meta = sa.MetaData()
+
+conversions = sa.Table(
+    "conversions",
+    meta,
+    sa.Column("key", sa.String(80), primary_key=True),
+    sa.Column("backbone", sa.String(80), nullable=False),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+)
+refusals = sa.Table(
+    "refused_variants",
+    meta,
+    sa.Column("key", sa.String(80), primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+)
 
 
 class DamagedLayer(EdgeloopError):
@@ -24,32 +46,69 @@ class DamagedLayer(EdgeloopError):
 
 
 def conversion_key(service: str, source: str, form: Form, compiler: str | None = None) -> str:
-    """Object key of the record of what a backbone became; ``source`` is the digest of what it was made of: the Keras
-    backbone, or for a compiler what was converted from it."""
-    name = digest(canonical([_RECIPE, source, form, compiler]))
-    return f"conversions/{service}/{hexdigest(name)}.json"
+    """Name of what a backbone became; ``source`` is the digest of what it was made of: the Keras backbone, or for a
+    compiler what was converted from it."""
+    return digest(canonical([_RECIPE, service, source, form, compiler]))
 
 
-def converted(store: ObjectStore, key: str, make: Callable[[], bytes]) -> tuple[str, bytes]:
-    """Digest and bytes of the backbone under ``key``; made and kept where there is none.
+class Conversions:
+    """What backbones became, and what was refused: in SQL, because whoever can write to the store must not say what is
+    packaged, and signed then. The bytes are blobs."""
 
-    Of two who make it at once, the second takes the first's.
-    """
-    known = _load(store, key)
-    if known:
-        return known
-    data = make()
-    store.create(blob_key(digest(data)), data)
-    if not store.create(key, canonical({"backbone": digest(data)})):
-        return _load(store, key) or (digest(data), data)
-    return digest(data), data
+    def __init__(self, database: Database, store: ObjectStore) -> None:
+        self._database = database
+        self._store = store
+        database.create(meta)
+
+    def converted(self, key: str, make: Callable[[], bytes]) -> tuple[str, bytes]:
+        """Digest and bytes of the backbone under ``key``; made and kept where there is none.
+
+        Of two who make it at once, the second takes the first's.
+        """
+        known = self._load(key)
+        if known:
+            return known
+        data = make()
+        self._store.create(blob_key(digest(data)), data)
+        if not self._database.insert(conversions, key=key, backbone=digest(data), at=now()):
+            return self._load(key) or (digest(data), data)
+        return digest(data), data
+
+    def forget_unreleased(self, service: str, key: str) -> None:
+        """Let the conversion under ``key`` be made anew, with other inputs, unless a release has it."""
+        known = self._load(key)
+        manifests = (self._store.get(one.key) for one in self._store.list(f"releases/{service}"))
+        if known is None or not any(known[0].encode() in manifest for manifest in manifests):
+            with self._database.writing() as connection:
+                connection.execute(sa.delete(conversions).where(conversions.c.key == key))
+
+    def check_refused(self, key: str) -> None:
+        """Raise OutOfTolerance in the words of the first time, if there was one.
+
+        A release is asked for every few seconds, and converting costs minutes.
+        """
+        found = self._database.one(sa.select(refusals).where(refusals.c.key == key))
+        if found:
+            raise OutOfTolerance(str(found["reason"]))
+
+    def refuse(self, key: str, why: OutOfTolerance) -> None:
+        """Remember it."""
+        self._database.insert(refusals, key=key, reason=str(why), at=now())
+
+    def _load(self, key: str) -> tuple[str, bytes] | None:
+        """What is kept under ``key``, if that is whole."""
+        found = self._database.one(sa.select(conversions).where(conversions.c.key == key))
+        if found is None or self._store.size(blob_key(found["backbone"])) is None:
+            return None
+        data = self._store.get(blob_key(found["backbone"]))
+        return (str(found["backbone"]), data) if digest(data) == found["backbone"] else None
 
 
-def forget_unreleased(store: ObjectStore, service: str, key: str) -> None:
-    """Let the conversion under ``key`` be made anew, with other inputs, unless a release has it."""
-    known = _load(store, key)
-    if known is None or not any(known[0].encode() in store.get(one.key) for one in store.list(f"releases/{service}")):
-        store.delete(key)
+def refusal_key(service: Service, layers: Mapping[str, str], profile: Profile, inputs: Examples) -> str:
+    """Name of the judgement of a variant, by all that it follows from: any other of them is judged anew."""
+    known = [digest(payload) for payload in (*inputs.calibration, *inputs.judging)]
+    told = [dict(layers), profile.model_dump(mode="json"), service.node_config().model_dump(mode="json")]
+    return digest(canonical([_RECIPE, service.name, *told, known]))
 
 
 def sound_layer(store: ObjectStore, service: str, name: str) -> bytes:
@@ -63,14 +122,3 @@ def sound_layer(store: ObjectStore, service: str, name: str) -> bytes:
     if digest(data) != name:
         raise DamagedLayer(f"layer {name} of {service} is not whole at {store.url}/{key}: register the version again")
     return data
-
-
-def _load(store: ObjectStore, key: str) -> tuple[str, bytes] | None:
-    """What a record names, if that is whole."""
-    if store.size(key) is None:
-        return None
-    name = str(json.loads(store.get(key))["backbone"])
-    if store.size(blob_key(name)) is None:
-        return None
-    data = store.get(blob_key(name))
-    return (name, data) if digest(data) == name else None

@@ -17,7 +17,7 @@ from edgeloop.clients.model_types import Model
 from edgeloop.clients.models import load_model, make_probe, small_input
 from edgeloop.clients.objects import ObjectStore
 from edgeloop.exports.savedmodel import MEDIA_TYPE as SAVEDMODEL
-from edgeloop.release.optimise.conversions import conversion_key, converted, forget_unreleased, sound_layer
+from edgeloop.release.optimise.conversions import Conversions, conversion_key, refusal_key, sound_layer
 from edgeloop.release.optimise.convert import Job, compile_edgetpu, convert_litert, convert_savedmodel
 from edgeloop.release.optimise.examples import LEAST, Examples
 from edgeloop.release.optimise.measure import (
@@ -33,7 +33,6 @@ from edgeloop.release.optimise.measure import (
 )
 from edgeloop.release.optimise.measured import Figures
 from edgeloop.release.optimise.plan import Recipe, recipe
-from edgeloop.release.optimise.refusals import check_refused, refusal_key, refuse
 from edgeloop.samples.inputs import drawn_inputs
 from edgeloop.samples.payloads import decode_image
 from edgeloop.samples.profiles import Profile
@@ -98,7 +97,12 @@ def size_of(variant: Variant) -> int:
 
 
 def make_variants(
-    store: ObjectStore, service: Service, layers: Mapping[str, str], profiles: Sequence[Profile], inputs: Examples
+    store: ObjectStore,
+    kept: Conversions,
+    service: Service,
+    layers: Mapping[str, str],
+    profiles: Sequence[Profile],
+    inputs: Examples,
 ) -> list[Made]:
     """One variant per profile of the model version with these ``layers``, blob digest by role.
 
@@ -115,16 +119,16 @@ def make_variants(
         inputs.check(service.name, any(r.form == "int8" for r in recipes))
     refusals = [refusal_key(service, layers, profile, inputs) for profile in profiles]
     for key in refusals:
-        check_refused(store, key)
-    workshop = _Workshop(store, service, layers, inputs)
+        kept.check_refused(key)
+    workshop = _Workshop(store, kept, service, layers, inputs)
     made = []
     for profile, wanted, key in zip(profiles, recipes, refusals, strict=True):
         try:
             made.append(workshop.make(profile, wanted))
         except OutOfTolerance as error:
-            refuse(store, key, error)
+            kept.refuse(key, error)
             if wanted.form == "int8":
-                forget_unreleased(store, service.name, conversion_key(service.name, layers["keras"], wanted.form))
+                kept.forget_unreleased(service.name, conversion_key(service.name, layers["keras"], wanted.form))
             raise
     return made
 
@@ -132,8 +136,10 @@ def make_variants(
 class _Workshop:
     """One model version and the inputs that its variants are made and judged with."""
 
-    def __init__(self, store: ObjectStore, service: Service, layers: Mapping[str, str], inputs: Examples) -> None:
-        self._store, self._service, self._names, self._inputs = store, service, layers, inputs
+    def __init__(
+        self, store: ObjectStore, kept: Conversions, service: Service, layers: Mapping[str, str], inputs: Examples
+    ) -> None:
+        self._store, self._kept, self._service, self._names, self._inputs = store, kept, service, layers, inputs
         self._config = service.node_config()
         # Made-up inputs say nothing of how alike two models are; they do for the very model that was trained.
         self._judging = inputs.judging or drawn_inputs(service, PROBES)
@@ -190,7 +196,7 @@ class _Workshop:
             side = self._model_side()
             return convert_litert(keras, Job(form=form), self._images(side) if form == "int8" else None)
 
-        return converted(self._store, conversion_key(self._service.name, self._names["keras"], form), make)[1]
+        return self._kept.converted(conversion_key(self._service.name, self._names["keras"], form), make)[1]
 
     def _images(self, side: int) -> NDArray[np.uint8]:
         """What ranges are taken from, uint8 [n, side, side, 3]; fewer where images are large."""
@@ -207,7 +213,7 @@ class _Workshop:
         program = str(wanted.compiler)
         assert wanted.form is not None
         key = conversion_key(self._service.name, digest(litert), wanted.form, wanted.runtime)
-        return converted(self._store, key, lambda: compile_edgetpu(program, litert))[1]
+        return self._kept.converted(key, lambda: compile_edgetpu(program, litert))[1]
 
     def _savedmodel(self) -> _Built:
         keras = sound_layer(self._store, self._service.name, self._names["keras"])

@@ -79,7 +79,10 @@ def test_a_release_is_withdrawn(tmp_path: Path, capsys: pytest.CaptureFixture[st
     release = Release(service="rater", version="1", run_id="r", dataset="d", layers=[])
     app.store.put(release_key("rater", release.digest), release.to_bytes())
     app.channel.approve("rater", release.digest)
-    assert run(capsys, tmp_path / "home", "withdraw", "rater", release.digest) == (0, {"withdrawn": release.digest})
+    command = ("withdraw", "rater", release.digest, "--by", "ann", "--reason", "it leaks")
+    assert run(capsys, tmp_path / "home", *command) == (0, {"withdrawn": release.digest})
+    row = app.fleet.entry("rater", "withdraw", release.digest)
+    assert row is not None and (row["who"], row["reason"]) == ("ann", "it leaks")
     with pytest.raises(NotApproved):
         app.channel.point("rater", 0, release.digest)
 

@@ -203,6 +203,16 @@ def test_a_release_that_waits_for_its_signature_does_not_roll() -> None:
     assert world.reconcile().started
 
 
+def test_a_release_that_was_withdrawn_is_not_signed_again_by_its_alias() -> None:
+    world = World()
+    world.out("1")
+    world.fleet.record("rater", "withdraw", release_of("2"), verdict="fail", reason="it leaks", who="ann", version="2")
+    world.set("2")
+    assert world.signer.signed == {release_of("1"): {}}
+    assert (world.champion(), world.rollouts.began) == ("1", [release_of("1")])
+    assert world.ledger()[-1] == ("reject", "1", "2", "channel", "ann withdrew it: it leaks; promote another version")
+
+
 def test_a_twin_that_is_not_asked_for_does_not_run() -> None:
     world = World()
     world.set("1")

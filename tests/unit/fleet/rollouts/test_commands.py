@@ -393,6 +393,16 @@ def test_rollback_takes_every_ring_at_once_to_what_was_good_before(make: Make) -
     assert world.start(NEXT)
 
 
+def test_rollback_goes_past_a_release_that_was_withdrawn(make: Make) -> None:
+    world = make()
+    for release in (NEW, NEXT):
+        world.delivered(release)
+    world.channel.approved.discard(NEW)
+    rollback(world.fleet, world.rings, world.service, "bob", "customers")
+    assert world.run().state == "done"
+    assert world.served() == ["old"] * 6
+
+
 def test_rollback_of_what_is_under_way_reverts_it(make: Make) -> None:
     world = make()
     world.start(NEW)

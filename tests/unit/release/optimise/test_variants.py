@@ -14,6 +14,7 @@ from edgeloop.clients.models_litert import Backbone
 from edgeloop.exports.savedmodel import unpack
 from edgeloop.release.build import OtherProfiles, find_release, release_champion
 from edgeloop.release.optimise import convert, variants
+from edgeloop.release.optimise.conversions import Conversions
 from edgeloop.release.optimise.examples import NoExamples
 from edgeloop.release.optimise.measure import OutOfTolerance
 from edgeloop.release.optimise.measured import Measured
@@ -184,7 +185,7 @@ def test_a_calibration_that_was_refused_and_never_released_is_not_kept(
     monkeypatch.setattr(variants, "convert_litert", calibrated)
     with pytest.raises(OutOfTolerance):
         world.release(world.version(), INT8)
-    monkeypatch.setattr(variants, "check_refused", lambda *_: None)  # as with the inputs of a later dataset version
+    monkeypatch.setattr(Conversions, "check_refused", lambda *_: None)  # as with the inputs of a later dataset version
     made = world.release(world.version(), INT8)
     assert world.layer(made.variants[0], "backbone") == good
     # What was released once stays, also when another head is refused on it.
