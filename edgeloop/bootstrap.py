@@ -109,13 +109,17 @@ class App:
         Raises:
             BadInput: as :meth:`~edgeloop.fleet.clusters.Clusters.check`.
             NotApproved: it is for a cluster, and no key signed that it may run.
+            ExpiredSignature: nodes would believe nothing that the channel says.
         """
         from edgeloop.fleet.rollouts.roster import Roster
         from edgeloop.fleet.rollouts.tick import refs_of
+        from edgeloop.fleet.show import refuse_expired
         from edgeloop.fleet.targets.agent import AgentTarget
 
         ref = refs_of(self.fleet, self.images)(service.name, release)
         self.clusters.check(service, ref, Roster(self.fleet.database).rings(service.name))
+        if service.rollout.target == "agent" and (view := self.channel.show()):
+            refuse_expired(view, service.name)
         if service.rollout.target != "agent":  # whose nodes are told by the channel, which refuses by itself
             AgentTarget(self.channel).refuse_unapproved(service.name, release)
 

@@ -29,19 +29,10 @@ def check_channel(settings: Settings) -> list[Check]:
 
 
 def _finding(role: RoleView) -> Check:
+    from edgeloop.fleet.show import remedy
+
     expired = role.life == "expired"
     detail = f"the signature of {role.role} {'ran' if expired else 'runs'} out {role.expires:%Y-%m-%d %H:%M} UTC"
     return Check(
-        f"channel: {role.role}", False, detail + ("" if role.here else ", key not here"), _fix(role), not expired
+        f"channel: {role.role}", False, detail + ("" if role.here else ", key not here"), remedy(role), not expired
     )
-
-
-def _fix(role: RoleView) -> str:
-    refresh = "run  edgeloop channel refresh"
-    if role.here:
-        return refresh
-    name, _, service = role.role.partition("-")
-    bring = f"bring {name}.pem and {refresh}"
-    if name != "releases":
-        return bring
-    return f"{bring}, or sign it where the key is:  edgeloop release sign {service or 'SERVICE'} renew"

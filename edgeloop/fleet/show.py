@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tuf.api.metadata import DelegatedRole, Role, Root, Targets
 
+from edgeloop.errors import BadInput
 from edgeloop.fleet.draft import Draft
 from edgeloop.fleet.metadata import is_due
 from edgeloop.fleet.pending import Pending, waiting
@@ -15,6 +16,11 @@ from edgeloop.fleet.pointings import all_wanted
 from edgeloop.fleet.repository import Repository
 from edgeloop.fleet.signing import KeyUnavailable, UnusableKey
 from edgeloop.samples.releases import Wanted
+
+
+class ExpiredSignature(BadInput):
+    """A role that nodes ask has run out, and nobody here can sign it anew."""
+
 
 Life = Literal["good", "due", "expired"]
 
@@ -75,6 +81,29 @@ def describe(repository: Repository) -> ChannelView | None:
         {service: _approvals(repository, draft, service) for service in services},
         tuple(waiting(repository.store)),
     )
+
+
+def remedy(role: RoleView) -> str:
+    """What to do about a role that runs out."""
+    refresh = "run  edgeloop channel refresh"
+    if role.here:
+        return refresh
+    name, _, service = role.role.partition("-")
+    bring = f"bring {name}.pem and {refresh}"
+    if name != "releases":
+        return bring
+    return f"{bring}, or sign it where the key is:  edgeloop release sign {service or 'SERVICE'} renew"
+
+
+def refuse_expired(view: ChannelView, service: str) -> None:
+    """Raise ExpiredSignature if nodes of ``service`` would believe nothing that is said now."""
+    for role in view.roles:
+        asked = "-" not in role.role or role.role.partition("-")[2] == service
+        if asked and role.life == "expired" and not role.here:
+            raise ExpiredSignature(
+                f"the signature of {role.role} ran out {role.expires:%Y-%m-%d %H:%M} UTC, so nodes follow nothing new,"
+                f" and its key is not here: {remedy(role)}"
+            )
 
 
 def _roles(repository: Repository, draft: Draft) -> list[RoleView]:

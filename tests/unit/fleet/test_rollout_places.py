@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgeloop.clients.cluster import DAEMON_SETS, ClusterUnavailable
+from edgeloop.fleet.publisher import Publisher
 from edgeloop.fleet.rollouts.state_store import StateStore
+from edgeloop.fleet.signing import Keys
 from edgeloop.fleet.targets.kubeedge import KubeEdgeTarget
 from edgeloop.fleet.targets.kubeedge_manifests import KubeEdgeOptions, daemonset
 from edgeloop.fleet.targets.protocol import Wave
+from edgeloop.samples.records import now
 from tests.unit.fleet.home import EDGE, HEAD, OLD_HEAD, SERVICE, Home, heard
 from tests.unit.fleet.targets.edge import EdgeCluster, release
 from tests.unit.fleet.targets.sites import Site
@@ -97,6 +101,20 @@ def test_what_cannot_be_followed_is_one_line_and_begins_nothing(home: Home, case
     assert home.app.fleet.history("rater") == []
 
 
+@pytest.mark.parametrize("verb", ["start", "plan"])
+def test_on_a_channel_that_ran_out_nothing_begins(home: Home, verb: str) -> None:
+    """Unless its keys are here: then the next tick signs it anew."""
+    long_ago = now() - timedelta(days=3 * 365)
+    Publisher(home.app.store, Keys(home.app.settings.keys_folder), lambda: long_ago).ensure()
+    assert home.run("rollout", "plan", "rater", "3")[0] == 0
+    (home.app.settings.keys_folder / "releases.pem").unlink()
+    code, found = home.run("rollout", verb, "rater", "3")
+    assert code == 2
+    assert "the signature of releases ran out" in found["error"]
+    assert "edgeloop release sign" in found["error"]
+    assert StateStore(home.app.fleet.database).opened("rater") == (None, None)
+
+
 def test_without_the_client_the_extra_is_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kubernetes.client", None)
     home.serves("kubeedge")
@@ -174,7 +192,7 @@ def test_a_plan_stops_at_a_conflict(home: Home, monkeypatch: pytest.MonkeyPatch)
 def test_a_plan_says_which_windows_there_are(home: Home) -> None:
     home.write(
         "services/rater.yaml",
-        SERVICE.replace("{target: %s}", "{windows: [{from: '01:00', to: '03:00', zone: UTC, 'on': 2999-01-01}]}")
+        SERVICE.replace("{target: %s}", "{windows: [{from: '01:00', to: '03:00', zone: UTC, date: 2999-01-01}]}")
         % "[0, 1]",
     )
     text = home.text("rollout", "plan", "rater")
