@@ -78,9 +78,15 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         _fail(str(_missing(error)), 2, as_json)
     except click.ClickException as error:
-        _fail(f"{error.format_message()}: see  edgeloop --help", 2, as_json)
+        _fail(f"{error.format_message().rstrip('.')}: see  {_help_of(error)}", 2, as_json)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130, as_json)
+
+
+def _help_of(error: click.ClickException) -> str:
+    """The help that is nearest to the mistake."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{context.command_path if context else 'edgeloop'} --help"
 
 
 def _shared_first(words: list[str]) -> tuple[list[str], list[str]]:

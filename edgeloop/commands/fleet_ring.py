@@ -47,10 +47,12 @@ def ring(
     """
     from edgeloop.bootstrap import App
     from edgeloop.fleet.rollouts.moves import move_node
+    from edgeloop.fleet.rollouts.roster import Roster
     from edgeloop.samples.records import now
 
     if clear == (ring is not None):
-        raise NoRing(f"to which ring shall {node!r:.80} go: give a number, or --clear for the one of its node.yaml")
+        what = "a number and --clear are two wishes" if clear else "no ring was named"
+        raise NoRing(f"{node!r:.80}: {what}: give a number, or --clear for the ring of its node.yaml")
     _check("node", node)
     _check("fleet", fleet)
     app = App(context.settings)
@@ -58,5 +60,7 @@ def ring(
     waits = move_node(app.fleet, app.channel, services, node, ring, who, reason, now(), at_once=at_once, name=fleet)
     where = "the ring of its node.yaml" if ring is None else f"ring {ring}"
     told = f"{node} goes to {where} when it next looks"
+    if not Roster(app.fleet.database).rows(node=node):
+        told += "; no node of this name was heard yet"
     said = {"node": node, "ring": ring, "fleet": fleet, "waits": waits}
     context.result(said, f"{waits}; --now moves it at once" if waits else told)

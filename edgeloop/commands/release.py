@@ -14,6 +14,7 @@ from edgeloop.commands.release_sign import sign
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgeloop.bootstrap import App
     from edgeloop.promotion.acts import Act
     from edgeloop.promotion.records import Promotion
 
@@ -63,6 +64,7 @@ def approve(context: Context, service: str, version: str | None, reason: str, by
 
     app = App(context.settings)
     done = acts.approve(app.promotion, app.service(service), _name(by), reason or "approved", version)
+    _ask_to_look(app, service)
     context.result(
         done.model_dump(), f"{service}: version {done.version} is approved; the flow release goes on with it"
     )
@@ -80,6 +82,7 @@ def reject(context: Context, service: str, reason: str, by: str | None) -> None:
 
     app = App(context.settings)
     done = acts.reject(app.promotion, app.service(service), _name(by), reason)
+    _ask_to_look(app, service)
     context.result(done.model_dump(), _act_text("rejected", done))
 
 
@@ -96,7 +99,18 @@ def revert(context: Context, service: str, reason: str, to: str | None, by: str 
 
     app = App(context.settings)
     done = acts.revert(app.promotion, app.service(service), _name(by), reason, to)
+    _ask_to_look(app, service)
     context.result(done.model_dump(), _act_text("reverted", done))
+
+
+def _ask_to_look(app: App, service: str) -> None:
+    """The flow looks every half minute by itself; asked, it looks now. That it cannot be asked changes nothing."""
+    from contextlib import suppress
+
+    from edgeloop.errors import EdgeloopError
+
+    with suppress(EdgeloopError):
+        app.orchestrator.run("release/release", {"service": service})
 
 
 def _name(by: str | None) -> str:

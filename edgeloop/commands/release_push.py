@@ -156,7 +156,7 @@ def _release(app: App, service: str, version: str | None) -> Release:
     from edgeloop.release.images import find_release
 
     app.service(service)
-    return find_release(app.fleet, app.store, service, version)
+    return find_release(app.fleet, app.store, service, version, lambda name: app.channel.allowed(service, name))
 
 
 @contextmanager

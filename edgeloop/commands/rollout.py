@@ -81,11 +81,13 @@ def start(context: Context, service: str, version: str, who: str, reason: str) -
     from edgeloop.fleet.rollout import describe_rollout
     from edgeloop.fleet.rollout import start as begin
     from edgeloop.fleet.rollouts.plan import release_named
+    from edgeloop.fleet.targets.agent import AgentTarget
 
     app = _app(context)
     release = release_named(app.fleet, service, version)
     why, wanted = reason or f"version {version} by hand", app.service(service)
     app.check_rollout(wanted, release)
+    AgentTarget(app.channel).refuse_unapproved(service, release)
     if not begin(app.fleet, app.channel, wanted, release, why, who, again=True):
         context.say(f"nothing was begun: version {version} is under way or queued, or all rings run it")
     _show(context, describe_rollout(app.fleet, service))

@@ -93,7 +93,11 @@ def read(kind: type[S], data: bytes, where: str) -> S:
         raise MalformedRequest(f"{where} has more than {LARGEST} bytes, so it is no {name}: ask for it again")
     try:
         return kind.model_validate(json.loads(data))
-    except (ValueError, ValidationError, RecursionError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or name
+        raise MalformedRequest(f"{where} is no {name} (field {field}: {first['msg']:.80}): ask for it again") from error
+    except (ValueError, RecursionError) as error:
         raise MalformedRequest(f"{where} is no {name} ({error!s:.120}): ask for it again") from error
 
 

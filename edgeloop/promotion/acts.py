@@ -119,10 +119,12 @@ def _open_promotion(parts: Parts, service: Service) -> Promotion:
     """The promotion of what the alias names; raises NothingToGoBackTo when the reconciler never saw it."""
     alias = parts.registry.alias(service.name).version
     now = parts.promotions.current(service.name)
-    if alias is None or now is None or now.version != alias.version:
+    if alias is None:
+        raise NothingToGoBackTo(f"no version of {service.name} is champion: there is nothing to go back from")
+    if now is None or now.version != alias.version:
         raise NothingToGoBackTo(
-            f"the champion of {service.name} is {f'version {alias.version}' if alias else 'no version'} and was not"
-            " looked at yet: run the flow release, or set the alias yourself"
+            f"version {alias.version} of {service.name} is champion and was not looked at yet: run the flow release,"
+            " or set the alias yourself"
         )
     return now
 

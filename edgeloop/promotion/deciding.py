@@ -153,7 +153,7 @@ def _missing_word(now: Promotion, facts: Facts, rules: Delivery) -> str | None:
         return None
     why = "the digital twin was not sure" if unsure else "a second person"
     command = f"edgeloop release approve {now.service} --version {now.version}"
-    return f"{why}: {command}" + (f" by {' or '.join(allowed)}" if allowed else "")
+    return (f"{' or '.join(allowed)}, " if allowed else "") + f"{why}: {command}"
 
 
 def _released(now: Promotion, facts: Facts) -> Action:

@@ -5,6 +5,7 @@ A release that was never pushed, or one that nobody made, is said here too, befo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +16,6 @@ from edgeloop.samples.records import now
 from edgeloop.samples.releases import Release, parse_release, release_key
 from edgeloop.store import FleetStore
 from edgeloop.store.database import Database
-from edgeloop.store.tables import releases
 
 meta = sa.MetaData()
 
@@ -66,24 +66,29 @@ class Images:
         return self._database.all(query.limit(limit))
 
 
-def find_release(fleet: FleetStore, store: ObjectStore, service: str, version: str | None) -> Release:
-    """The newest release of ``service``, or of its model version ``version``.
+def find_release(
+    fleet: FleetStore,
+    store: ObjectStore,
+    service: str,
+    version: str | None,
+    allowed: Callable[[str], bool] = lambda _release: True,
+) -> Release:
+    """The newest release of ``service`` that is allowed to run, or the newest of its model version ``version``.
 
     Raises:
         NotReleased: there is none, or its manifest is gone from the store.
         MalformedRelease: the manifest's bytes are not the ones that its name says.
     """
-    query = sa.select(releases).where(releases.c.service == service)
-    if version is not None:
-        query = query.where(releases.c.version == version)
-    row = fleet.database.one(query.order_by(releases.c.id.desc()))
-    if row is None:
-        what = f"version {version} of {service}" if version is not None else service
+    made = fleet.released(service)
+    named = [name for number, name in made if number == version] if version else [n for _, n in made if allowed(n)]
+    if not named:
+        what = f"version {version} of {service}" if version else service
+        lacks = "has no release that may run" if made and not version else "was never released"
         raise NotReleased(
-            f"{what} was never released: set the alias champion to it in MLflow, and run again once  edgeloop status"
-            "  shows its release"
+            f"{what} {lacks}: set the alias champion to it in MLflow, and run again once  edgeloop status  shows its"
+            " release"
         )
-    name = str(row["digest"])
+    name = named[0]
     try:
         return parse_release(store.get(release_key(service, name)), name)
     except ObjectMissing as error:

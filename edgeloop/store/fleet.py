@@ -110,10 +110,10 @@ class FleetStore:
         row = self.database.one(sa.select(releases).where(releases.c.service == service, releases.c.digest == digest))
         return None if row is None else str(row["version"])
 
-    def newest_version(self, service: str) -> str | None:
-        """Model version of the newest release of a service."""
-        row = self.database.one(sa.select(releases).where(releases.c.service == service).order_by(releases.c.id.desc()))
-        return None if row is None else str(row["version"])
+    def released(self, service: str, limit: int = 100) -> list[tuple[str, str]]:
+        """Model version and digest of the releases of a service, newest first."""
+        query = sa.select(releases).where(releases.c.service == service).order_by(releases.c.id.desc())
+        return [(str(row["version"]), str(row["digest"])) for row in self.database.all(query.limit(limit))]
 
     def last_rollout(self, service: str) -> dict[str, Any] | None:
         """The newest rollout of a service."""

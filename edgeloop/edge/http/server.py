@@ -61,7 +61,7 @@ def bind(address: str, access_given: bool) -> socket.socket:
     if not access_given and not _is_loopback(host):
         raise UnusableAddress(
             f"http is {address!r}, which others reach without being asked who they are: use 127.0.0.1, "
-            "or name the callers in a file and set access: access.yaml"
+            "or name the callers in a file: access: access.yaml in node.yaml, or --access FILE, or --open, of serve"
         )
     try:
         return socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)

@@ -61,7 +61,8 @@ class RolloutPlan(BaseModel):
 
     def text(self) -> str:
         """For a terminal."""
-        lines = [f"{self.service}: {_short(self.former)} -> {_short(self.release)} on {self.target}"]
+        before = "a first release," if self.former is None else f"{_short(self.former)} ->"
+        lines = [f"{self.service}: {before} {_short(self.release)} on {self.target}"]
         for ring in self.rings:
             lines.append(_line(ring, self.release, "sites" if self.target == "kserve" else "nodes"))
             lines += [f"  {change}" for change in ring.changes] + [f"  warning: {text}" for text in ring.warnings]
@@ -77,7 +78,7 @@ def release_named(fleet: FleetStore, service: str, version: str) -> str:
     found = fleet.release_of(service, version)
     if found is None:
         raise UnknownVersion(
-            f"no release was made of version {version!r} of {service}: promote it, and the release flow makes one"
+            f"no release was made of version {version!r} of {service}: if MLflow has it, set the alias champion to it"
         )
     return found
 
@@ -91,16 +92,22 @@ def plan_rollout(fleet: FleetStore, channel: Rings, service: Service, version: s
     """
     at = now()
     check_strategy(service, at)
-    version = version or fleet.newest_version(service.name)
-    if version is None:
-        raise UnknownVersion(f"{service.name} has no release: promote a version first")
-    store, release = StateStore(fleet.database), release_named(fleet, service.name, version)
+    store = StateStore(fleet.database)
+    release = release_named(fleet, service.name, version) if version else _newest(fleet, channel, service.name)
     stands = what_stands(store, channel, service.name, service.rings)
     former = former_of(store, service.name, release, stands)
     view = freeze(service, release, "", "", stands, former)
     counts = Roster(fleet.database).rings(service.name, at)
     rings = [_ring(view, ring.ring, counts.get(ring.ring, 0), at) for ring in view.rings]
     return RolloutPlan(service=service.name, release=release, former=former, target=view.strategy.target, rings=rings)
+
+
+def _newest(fleet: FleetStore, channel: Rings, service: str) -> str:
+    """The newest release that may run, else the newest."""
+    made = [release for _, release in fleet.released(service)]
+    if not made:
+        raise UnknownVersion(f"{service} has no release: set the alias champion to a version of it in MLflow")
+    return next((release for release in made if channel.allowed(service, release)), made[0])
 
 
 def _ring(view: View, number: int, nodes: int, at: datetime) -> RingPlan:
@@ -155,17 +162,17 @@ def _reaches(batches: list[int | float], nodes: int) -> list[int]:
 
 
 def _line(ring: RingPlan, release: str, word: str) -> str:
-    steps = [f"ring {ring.ring}: {ring.nodes} {word}"]
+    steps = [f"ring {ring.ring}: {ring.nodes} {word.removesuffix('s') if ring.nodes == 1 else word}"]
     if ring.stands == release:
         steps.append("runs it already")
     if len(ring.batches) > 1:
-        steps.append(f"in batches up to {', '.join(map(str, ring.batches))}")
+        steps.append(f"in {len(ring.batches)} batches, up to {', '.join(map(str, ring.batches))} of them")
     if ring.approve:
         steps.append("after a word")
     if ring.windows:
         steps.append(f"within {' or '.join(ring.windows)}")
     if ring.opens:
-        steps.append(f"not before {ring.opens.isoformat(timespec='minutes')}")
+        steps.append(f"not before {ring.opens:%Y-%m-%d %H:%M} UTC")
     if ring.soak_seconds:
         steps.append(f"soaks {ring.soak_seconds:g} s")
     return ", ".join(steps)

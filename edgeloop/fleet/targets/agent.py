@@ -27,7 +27,10 @@ class AgentTarget:
     def refuse_unapproved(self, service: str, release: str) -> None:
         """What no key signed runs on no target; raises NotApproved."""
         if not self._channel.allowed(service, release):
-            raise NotApproved(f"release {release} of {service} is not approved: release the version again")
+            raise NotApproved(
+                f"release {release} of {service} is not approved: set the alias champion to its version;"
+                f" edgeloop release status {service}  says what it waits for"
+            )
 
     def point(self, service: str, rings: Mapping[int, Pointing]) -> list[int]:
         """Let each ring run what its pointing says: one commit, and one nudge for each ring that changed; which.

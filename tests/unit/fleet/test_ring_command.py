@@ -29,7 +29,7 @@ def test_a_node_is_moved_and_comes_back(tmp_path: Path, capsys: pytest.CaptureFi
     [row] = [r for r in app.fleet.history(app.services()[0]) if r["event"] == "ring"]
     assert (row["who"], row["reason"]) == ("ann", "node edge-3 goes to ring 0: it is quick")
     said = shown(capsys, home, "fleet", "ring", "edge-3", "--clear")
-    assert said == "edge-3 goes to the ring of its node.yaml when it next looks\n"
+    assert said == "edge-3 goes to the ring of its node.yaml when it next looks; no node of this name was heard yet\n"
     assert app.channel.moves("default") == {}
 
 

@@ -138,12 +138,14 @@ def test_a_release_that_no_key_signed_is_not_begun_on_a_cluster(home: Home) -> N
 
 
 def test_a_fleet_of_the_home_takes_the_place_of_one_of_its_name(home: Home) -> None:
+    home.approve()
     home.write("rooms/deployments/fleets/local.yaml", "version: 1\nname: local\nrings: {0: [x]}\notherwise: 7")
     home.write("fleets/local.yaml", "version: 1\nname: local\nrings: {0: [x]}\notherwise: 1")
     assert home.run("rollout", "start", "rater", "3")[1]["state"] == "moving"
 
 
 def test_a_ring_that_nodes_are_in_needs_no_fleet(home: Home) -> None:
+    home.approve()
     home.write("fleets/a.yaml", "version: 1\nname: a\nrings: {0: [x]}\notherwise: 0")
     assert home.run("rollout", "start", "rater", "3")[0] == 2
     heard(home, [("y", 1, None, None)])
@@ -196,7 +198,7 @@ def test_a_plan_says_which_windows_there_are(home: Home) -> None:
         % "[0, 1]",
     )
     text = home.text("rollout", "plan", "rater")
-    assert "ring 1: 0 nodes, within 2999-01-01 01:00-03:00 UTC, not before 2999-01-01T01:00+00:00" in text
+    assert "ring 1: 0 nodes, within 2999-01-01 01:00-03:00 UTC, not before 2999-01-01 01:00 UTC" in text
 
 
 def test_sites_are_told_apart(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

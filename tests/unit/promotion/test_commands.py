@@ -60,7 +60,7 @@ def test_status_shows_what_waits(world: World, run: Run) -> None:
     assert code == 0
     line = out.splitlines()[1]
     assert line.split()[:6] == ["rater", "2", "waiting", "alias", "1", release_of("2")[7:19]]
-    assert "edgeloop release approve rater --version 2 by alice or bob" in line
+    assert "alice or bob, a second person: edgeloop release approve rater --version 2" in line
     _, out, _ = run("status", "rater")
     assert [row.split()[1:3] for row in out.splitlines()[1:]] == [["2", "waiting"], ["1", "superseded"]]
 

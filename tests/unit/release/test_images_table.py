@@ -56,6 +56,9 @@ def test_the_newest_release_is_found_or_that_of_a_version(tmp_path: Path) -> Non
         store.create(release_key("rater", release.digest), release.to_bytes())
     assert find_release(fleet, store, "rater", None) == new
     assert find_release(fleet, store, "rater", "1") == old
+    assert find_release(fleet, store, "rater", None, {old.digest}.__contains__) == old, "the newest was refused"
+    with pytest.raises(NotReleased, match="rater has no release that may run"):
+        find_release(fleet, store, "rater", None, lambda _: False)
     with pytest.raises(NotReleased, match="version 3 of rater was never released"):
         find_release(fleet, store, "rater", "3")
     store.put(release_key("rater", old.digest), new.to_bytes())

@@ -12,6 +12,7 @@ import pytest
 from edgeloop.bootstrap import App
 from edgeloop.cli import main
 from edgeloop.commands.rollout import status_text
+from edgeloop.fleet.publisher import Publisher
 from edgeloop.fleet.rollout import RolloutStatus
 from edgeloop.settings import load_settings
 from tests.unit.fleet.rollouts.world import NEW, NEXT
@@ -21,6 +22,25 @@ def run(capsys: pytest.CaptureFixture[str], home: Path, *words: str) -> tuple[in
     with pytest.raises(SystemExit) as ended:
         main(["--home", str(home), "--json", *words])
     return int(str(ended.value.code or 0)), json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture(autouse=True)
+def all_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Publisher, "allowed", lambda *_: True)
+
+
+def test_what_was_never_approved_is_not_begun_and_not_what_is_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Publisher, "allowed", lambda _self, _service, release: release == NEW)
+    app = App(load_settings(tmp_path))
+    app.fleet.add_release("digits", "3", NEW)
+    app.fleet.add_release("digits", "4", NEXT)
+    assert run(capsys, tmp_path, "rollout", "plan", "digits")[1]["release"] == NEW
+    code, found = run(capsys, tmp_path, "rollout", "start", "digits", "4")
+    assert code == 1 and "is not approved: set the alias champion" in found["error"]
+    assert app.fleet.last_rollout("digits") is None
+    app.fleet.close()
 
 
 def test_a_rollout_is_planned_begun_paused_and_taken_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
