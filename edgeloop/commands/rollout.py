@@ -40,7 +40,9 @@ def status_text(status: RolloutStatus) -> str:
     release = status.release.removeprefix("sha256:")[:12]
     head = f"{status.service}: rollout {status.rollout} of {release} is {status.state}: {status.reason}"
     if status.next_look is not None:
-        head += f", not before {status.next_look.isoformat(sep=' ', timespec='seconds')}"
+        head += f", not before {status.next_look:%Y-%m-%d %H:%M:%S} UTC"
+    if status.dropped:
+        head += f"\n{status.dropped}"
     rows = [
         [str(r.ring), r.state, str(r.batch), f"{r.switched} of {r.online}", str(r.nodes), str(r.failed)]
         for r in status.rings

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from edgeloop.bootstrap import App
 from edgeloop.errors import EdgeloopError, Unavailable
+from edgeloop.fleet.rollouts.status import describe_rollout
 from edgeloop.settings import Settings
 from edgeloop.stack.status import stack_status
 from edgeloop.web.approvals import waiting
@@ -95,14 +96,14 @@ def _champion(app: App, service: str) -> dict[str, Any] | None:
     version = app.registry.champion(service)
     if version is None:
         return None
-    rollout = app.fleet.last_rollout(service)
+    rollout = describe_rollout(app.fleet, service) if app.fleet.last_rollout(service) else None
     drifted = app.fleet.events(service, "drift", version.version)
     return {
         "version": version.version,
         "release": app.fleet.release_of(service, version.version),
-        "rollout": rollout["state"] if rollout else None,
+        "rollout": rollout.state if rollout else None,
         # Not always the champion: the alias leaves a version that was taken back.
-        "rolled": app.fleet.version_of(service, rollout["digest"]) if rollout else None,
-        "reason": rollout["reason"] if rollout else None,
+        "rolled": app.fleet.version_of(service, rollout.release) if rollout else None,
+        "reason": rollout.reason if rollout else None,
         "drift": drifted[0]["reason"] if drifted else None,
     }

@@ -9,6 +9,7 @@ from edgeloop.fleet.rollouts.moves import held
 from edgeloop.fleet.rollouts.roster import Roster
 from edgeloop.fleet.rollouts.state_store import StateStore
 from edgeloop.fleet.rollouts.states import TERMINAL, RingView, View
+from edgeloop.fleet.rollouts.status import dropped_text, ring_status
 from edgeloop.promotion.kept import Promotions
 from edgeloop.release.optimise.measured import Measured
 from edgeloop.store import FleetStore, describe
@@ -28,16 +29,19 @@ _WAITS = {
 
 
 def rollouts(fleet: FleetStore, services: Sequence[str]) -> list[dict[str, Any]]:
-    """The newest rollout of each service that had one, and before it the one that it waits for; JSON-able."""
+    """The newest rollout of each service that had one, and before it the one that it waits for; JSON-able.
+
+    One that was dropped before its turn is only named, in ``dropped`` of the one before it.
+    """
     store = StateStore(fleet.database)
     waits = held(fleet)
     found: list[dict[str, Any]] = []
     for service in services:
         active, queued = store.opened(service)
-        newest = active or queued or store.newest(service)
-        views = [one.view for one in (newest, queued if active else None) if one is not None]
+        told, dropped = store.told(service)
+        views = [one.view for one in (active or told, queued if active else None) if one is not None]
         moves = [why for _, why in waits if f"rollout of {service} " in why]
-        found += [_shown(fleet, view, moves if view is views[0] else []) for view in views]
+        found += [_shown(fleet, view, moves if view is views[0] else [], dropped_text(dropped)) for view in views]
     return found
 
 
@@ -52,7 +56,7 @@ def _number(row: dict[str, Any]) -> int:
     return int(row["id"])
 
 
-def _shown(fleet: FleetStore, view: View, moves: list[str]) -> dict[str, Any]:
+def _shown(fleet: FleetStore, view: View, moves: list[str], dropped: str) -> dict[str, Any]:
     sizes = Roster(fleet.database).rings(view.service)
     return {
         **{name: getattr(view, name) for name in ("service", "rollout", "release", "former", "state", "who", "why")},
@@ -65,6 +69,7 @@ def _shown(fleet: FleetStore, view: View, moves: list[str]) -> dict[str, Any]:
         "rings": [_ring(view, ring, sizes.get(ring.ring, 0)) for ring in view.rings],
         "approvals": _approvals(fleet, view),
         "moves": moves,
+        "dropped": dropped,
         "variants": [one.model_dump(mode="json") for one in Measured(fleet.database).of_release(view.release)],
         "commands": _commands(view),
     }
@@ -81,8 +86,9 @@ def _waits(view: View) -> str | None:
 def _ring(view: View, ring: RingView, size: int) -> dict[str, Any]:
     """Counts of the last look; before its turn, ``nodes`` that were heard of in it."""
     names = ("ring", "state", "batch", "online", "switched", "failed")
-    asks = view.step(ring.ring).approve and not ring.approved_by
-    return {**{name: getattr(ring, name) for name in names}, "nodes": ring.nodes or size, "asks": asks}
+    asks = view.step(ring.ring).approve and not ring.approved_by and view.state != "reverting"
+    told = ring_status(view, ring)
+    return {**{name: getattr(told, name) for name in names}, "nodes": ring.nodes or size, "asks": asks}
 
 
 def _approvals(fleet: FleetStore, view: View) -> list[dict[str, str]]:

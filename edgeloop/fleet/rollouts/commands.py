@@ -6,7 +6,7 @@ cannot be done is refused before anything is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from edgeloop.fleet.rollouts.checks import check_strategy
 from edgeloop.fleet.rollouts.decide import Decision, Event, take_back
 from edgeloop.fleet.rollouts.standing import former_of, freeze, what_stands
 from edgeloop.fleet.rollouts.state_store import ATTEMPTS, Beginning, Saved, StateStore, busy
-from edgeloop.fleet.rollouts.states import ENDED, View, approvable
+from edgeloop.fleet.rollouts.states import ENDED, RingView, View, approvable
 from edgeloop.fleet.rollouts.status import RolloutStatus, status_of
 from edgeloop.samples.records import now
 from edgeloop.samples.service import Service
@@ -92,7 +92,7 @@ def _start(
     active, queued = store.opened(service.name)
     if active and active.view.release == release and active.view.state != "reverting":
         if queued is not None:  # back to the one that is on its way: what would come after it will not
-            _drop(store, queued, f"dropped for {who}: the release before it is wanted again", who, at)
+            _drop(store, queued, f"{who} wants the release before it again", who, at)
         return False
     if queued and queued.view.release == release:
         return False
@@ -140,11 +140,20 @@ def approve(fleet: FleetStore, service: str, ring: int, who: str, reason: str = 
                 f"ring {ring} of the rollout of {service} waits for no word: see  edgeloop rollout status {service}"
             )
         if who in found.approved_by:
-            raise SameApprover(f"{who} approved ring {ring} of {service} already: the next tick goes on")
+            raise SameApprover(f"{who} approved ring {ring} of {service} already: {_after_word(view, found)}")
         changed = view.with_ring(found.model_copy(update={"approved_by": (*found.approved_by, who)}))
         return Decision(changed, (Event("approve", "pass", f"ring {ring}: {reason or 'may switch'}", who),))
 
     return _act(fleet, service, change)
+
+
+def _after_word(view: View, ring: RingView) -> str:
+    """What comes after the word that a ring has."""
+    if view.paused_by:
+        return f"{view.paused_by} paused the rollout, go on with  edgeloop rollout resume {view.service}"
+    if view.state == "moving" and view.current.ring == ring.ring and view.waits in {"", "approval"}:
+        return "the next tick goes on"
+    return f"see  edgeloop rollout status {view.service}  for what it waits for"
 
 
 def pause(fleet: FleetStore, service: str, who: str, reason: str = "") -> RolloutStatus:
@@ -245,6 +254,7 @@ def _act(fleet: FleetStore, service: str, change: Callable[[View, datetime], Dec
 
 
 def _ended_text(store: StateStore, service: str) -> str:
-    row: Mapping[str, Any] | None = store.row(service)
-    said = f"its last rollout is {row['state']}" if row else "it was never rolled out"
+    (told, _), row = store.told(service), store.row(service)
+    state = told.view.state if told else row["state"] if row else None
+    said = f"its last rollout is {state}" if state else "it was never rolled out"
     return f"nothing of {service} is under way, {said}: start one, or go back with  edgeloop rollback {service}"

@@ -83,8 +83,18 @@ class StateStore:
 
     def newest(self, service: str) -> Saved | None:
         """The newest rollout of a service, queued or not."""
-        query = sa.select(states).where(states.c.service == service).order_by(states.c.rollout.desc())
-        return next(iter(self._all(query.limit(1))), None)
+        return self._last(states.c.service == service)
+
+    def told(self, service: str) -> tuple[Saved | None, Saved | None]:
+        """The rollout of a service that people ask about, and a newer one that was dropped before its turn.
+
+        The first is the newest, unless that was dropped: what the rings run is then the doing of the one before it.
+        """
+        newest = self.newest(service)
+        if newest is None or newest.begun or newest.view.state not in TERMINAL:
+            return newest, None
+        before = self._last((states.c.service == service) & states.c.begun)
+        return (newest, None) if before is None else (before, newest)
 
     def standing(self, service: str | None = None) -> list[Saved]:
         """The last rollout of each service (or one) that touched its rings: what they run is its doing."""
@@ -106,6 +116,10 @@ class StateStore:
         """The newest row that other rooms read."""
         query = sa.select(rollouts).where(rollouts.c.service == service).order_by(rollouts.c.id.desc())
         return self._database.one(query)
+
+    def _last(self, which: sa.ColumnElement[bool]) -> Saved | None:
+        query = sa.select(states).where(which).order_by(states.c.rollout.desc())
+        return next(iter(self._all(query.limit(1))), None)
 
     def _all(self, query: sa.Select[Any]) -> list[Saved]:
         return [

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from edgeloop.errors import EdgeloopError
-from edgeloop.fleet.rollouts.state_store import StateStore
-from edgeloop.fleet.rollouts.states import TERMINAL, RingState, State, View
+from edgeloop.errors import BadInput, EdgeloopError
+from edgeloop.fleet.rollouts.state_store import Saved, StateStore
+from edgeloop.fleet.rollouts.states import TERMINAL, RingState, RingView, State, View
 from edgeloop.samples.records import now
 from edgeloop.store import FleetStore
 
@@ -22,11 +23,16 @@ class RolloutUnfinished(EdgeloopError):
     """A rollout did not end in the time allowed; it goes on with the next tick."""
 
 
+class NeverRolledOut(BadInput):
+    """No rollout of the service was ever begun."""
+
+
 class RingStatus(BaseModel):
     """Where one ring stands; its counts are those of the last look."""
 
     ring: int
-    state: RingState
+    state: RingState | Literal["reverting", "reverted"]
+    """A ring that had its turn is told as ``reverting`` or ``reverted`` when the rollout is taken back."""
     batch: int
     nodes: int
     online: int
@@ -54,6 +60,8 @@ class RolloutStatus(BaseModel):
     next_look: datetime | None = None
     """Before this moment nothing but a failure or a person changes it."""
     rings: list[RingStatus] = Field(default_factory=list)
+    dropped: str = ""
+    """A newer rollout that was dropped before its turn, in one sentence; empty when there is none."""
 
     @property
     def has_ended(self) -> bool:
@@ -61,14 +69,33 @@ class RolloutStatus(BaseModel):
         return self.state in TERMINAL
 
 
+def ring_status(view: View, ring: RingView) -> RingStatus:
+    """One ring of ``view`` for people.
+
+    What passed does not read so any more once it is taken back; a ring that failed still says that it was the one.
+    """
+    found = RingStatus.model_validate({name: getattr(ring, name) for name in RingStatus.model_fields})
+    is_back = ring.state not in {"waiting", "failed"} and (view.former or ring.stands)
+    if not is_back:
+        return found
+    if view.state == "reverting":
+        return found.model_copy(update={"state": "reverting"})
+    if view.state != "reverted":
+        return found
+    # With nothing to add to its cause, no node that is online serves the release any more.
+    is_over = view.former is not None and view.reason == view.cause
+    return found.model_copy(update={"state": "reverted", "switched": 0 if is_over else ring.switched})
+
+
+def dropped_text(dropped: Saved | None) -> str:
+    """What became of a rollout that was dropped before its turn."""
+    return "" if dropped is None else f"rollout {dropped.view.rollout} was dropped: {dropped.view.reason}"
+
+
 def status_of(view: View) -> RolloutStatus:
     """A view for people."""
-    ring = view.current
-    rings = [
-        RingStatus(**{name: getattr(one, name) for name in RingStatus.model_fields if name != "approved_by"},
-                   approved_by=list(one.approved_by))
-        for one in view.rings
-    ]  # fmt: skip
+    rings = [ring_status(view, one) for one in view.rings]
+    ring = rings[view.index]
     return RolloutStatus(
         service=view.service,
         release=view.release,
@@ -89,7 +116,7 @@ def describe_open(fleet: FleetStore, service: str) -> list[RolloutStatus]:
     """The newest rollout of a service; before it the one that it waits for.
 
     Raises:
-        EdgeloopError: there never was one.
+        NeverRolledOut: there never was one.
     """
     newest = describe_rollout(fleet, service)
     active, _ = StateStore(fleet.database).opened(service)
@@ -98,17 +125,18 @@ def describe_open(fleet: FleetStore, service: str) -> list[RolloutStatus]:
 
 
 def describe_rollout(fleet: FleetStore, service: str) -> RolloutStatus:
-    """Status of a service's newest rollout.
+    """Status of a service's newest rollout; of the one before it when the newest was dropped before its turn.
 
     Raises:
-        EdgeloopError: there never was one.
+        NeverRolledOut: there never was one.
     """
     store = StateStore(fleet.database)
-    newest, row = store.newest(service), store.row(service)
+    (told, dropped), row = store.told(service), store.row(service)
     if row is None:
-        raise EdgeloopError(f"{service} was never rolled out: promote a version first")
-    if newest is not None and newest.view.rollout == row["id"]:
-        return status_of(newest.view)
+        raise NeverRolledOut(f"{service} was never rolled out: promote a version first")
+    newest = dropped or told
+    if told is not None and newest is not None and newest.view.rollout == row["id"]:
+        return status_of(told.view).model_copy(update={"dropped": dropped_text(dropped)})
     known = {name: row[name] for name in ("service", "former", "state", "wave", "reason")}
     return RolloutStatus(**known, release=row["digest"], rollout=row["id"])
 

@@ -44,9 +44,9 @@ def test_what_waits_is_shown_with_its_figures(tmp_path: Path) -> None:
         return {**healthy(), "promotions": [one]}
 
     text = shown(look)
-    assert "rater 1 waiting a second person: edgeloop release approve rater --version 1 pass: better nobody" in text
-    assert "generic-arm64: int8, agrees on 99.5 %, 4 KiB, p99 2.5 ms generic-arm64: pass, breaks at 150.0" in text
-    assert "breaks at 150.0 requests/s edgeloop release approve rater" in text
+    assert "rater waiting version 1 Waits for a second person: edgeloop release approve rater --version 1" in text
+    assert "The gate said pass: better Approved by nobody Variants generic-arm64: int8, agrees on 99.5 %" in text
+    assert "4 KiB, p99 2.5 ms The twin said generic-arm64: pass, breaks at 150.0 requests/s To type edgeloop" in text
 
 
 def test_what_people_write_is_text(tmp_path: Path) -> None:

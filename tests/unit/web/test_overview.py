@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +16,11 @@ from edgeloop.samples.records import Report, now
 from edgeloop.samples.topics import report_topic
 from edgeloop.settings import Settings
 from edgeloop.web import overview as module
-from edgeloop.web.overview import Lookout, look_at, overview
+from edgeloop.web.overview import Lookout, _champion, look_at, overview
 from edgeloop.web.troubles import troubles
 from tests.servers.ports import free_ports
+from tests.unit.fleet.rollouts.world import NEW, NEXT, World
+from tests.unit.samples.make import regressor
 from tests.unit.web.fleet import part
 
 
@@ -70,6 +73,26 @@ def test_nodes_are_shown_with_their_last_error(settings: Settings) -> None:
     assert [(n["node"], n["online"], n["last_error"]) for n in found["nodes"]] == [("edge-1", True, "no disk")]
     assert "nodes" not in found["unknown"]
     assert any("edge-1 (digits, ring 0) reports an error: no disk" in t for t in troubles(found))
+
+
+class Championed(App):
+    """Its registry knows version new."""
+
+    @property
+    def registry(self) -> Any:
+        return SimpleNamespace(champion=lambda _service: SimpleNamespace(version="new"))
+
+
+def test_a_rollout_that_was_dropped_before_its_turn_is_not_the_champions(settings: Settings) -> None:
+    world = World(regressor(name="digits", rings=[0]), {"a": 0}, f"sqlite:///{settings.home / 'fleet.db'}")
+    for release in (NEW, NEXT, NEW):
+        world.start(release)
+    app = Championed(settings)
+    app.fleet = world.fleet
+    found = _champion(app, "digits")
+    assert found is not None
+    assert (found["rollout"], found["rolled"], found["reason"]) == ("moving", "new", "why")
+    world.fleet.close()
 
 
 class Untouched(App):

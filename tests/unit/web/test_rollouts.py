@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgeloop.fleet.rollout import approve, pause
+from edgeloop.fleet.rollout import approve, pause, revert
 from edgeloop.fleet.rollouts.crowd import Crowd
 from edgeloop.samples.records import Report, now
 from edgeloop.store import FleetStore
@@ -75,6 +75,33 @@ def test_a_queued_one_stands_behind_the_one_before_it(world: World) -> None:
     found = rollouts(world.fleet, ["rater"])
     assert [(one["state"], one["version"]) for one in found] == [("moving", "new"), ("queued", "next")]
     assert found[1]["waits"] == "the rollout before it"
+
+
+def test_one_that_was_dropped_before_its_turn_is_only_named(world: World) -> None:
+    world.start(NEW)
+    world.tick()
+    world.start(NEXT)
+    world.start(NEW)
+    (one,) = rollouts(world.fleet, ["rater"])
+    said = "rollout 3 was dropped: ann wants the release before it again"
+    assert (one["state"], one["version"], one["dropped"]) == ("moving", "new", said)
+    assert f"After it {said} To type" in shown(lambda: {**healthy(), "rollouts": [one]})
+    revert(world.fleet, "rater", "ann", "customers")
+    world.run()
+    (one,) = rollouts(world.fleet, ["rater"])
+    assert (one["state"], one["version"], one["dropped"]) == ("reverted", "new", said)
+
+
+def test_rings_that_were_taken_back_say_so(world: World) -> None:
+    world.start(NEW)
+    assert world.run().waits == "approval"
+    revert(world.fleet, "rater", "ann", "customers")
+    one = the_one(world)
+    assert [(ring["state"], ring["asks"]) for ring in one["rings"]] == [("reverting", False)] * 2
+    assert world.run().state == "reverted"
+    one = the_one(world)
+    assert [(ring["state"], ring["switched"]) for ring in one["rings"]] == [("reverted", 0)] * 2
+    assert "ring 0 reverted 2 0 2 2 0" in shown(lambda: {**healthy(), "rollouts": [one]})
 
 
 def test_a_move_that_waits_is_told(world: World) -> None:

@@ -134,9 +134,11 @@ def test_a_ring_waits_for_a_word_and_for_its_window(make: Make) -> None:
     with pytest.raises(UnknownRing, match="ring 0 of the rollout of rater waits for no word"):
         approve(world.fleet, "rater", 0, "bob")
     approve(world.fleet, "rater", 1, "bob")
-    with pytest.raises(SameApprover, match="bob approved ring 1"):
+    with pytest.raises(SameApprover, match=r"bob approved ring 1 of rater already: the next tick goes on$"):
         approve(world.fleet, "rater", 1, "bob")
     world.tick()
+    with pytest.raises(SameApprover, match=r"already: see  edgeloop rollout status rater  for what it waits for$"):
+        approve(world.fleet, "rater", 1, "bob")
     assert (world.status().waits, world.status().next_look) == ("window", of_day(6) + timedelta(days=1))
     world.at = of_day(6) + timedelta(days=1)
     for node in world.nodes.values():
@@ -365,6 +367,16 @@ def test_what_is_on_its_way_stays_when_the_alias_comes_back_to_it(make: Make) ->
     assert world.channel_says() == ["new", "new"]
 
 
+def test_a_second_word_while_it_is_paused_says_that_it_is(make: Make) -> None:
+    world = make(rings={1: {"approve": True}})
+    world.start(NEW)
+    assert world.run().waits == "approval"
+    pause(world.fleet, "rater", "eve")
+    approve(world.fleet, "rater", 1, "bob")
+    with pytest.raises(SameApprover, match="eve paused the rollout, go on with  edgeloop rollout resume rater"):
+        approve(world.fleet, "rater", 1, "bob")
+
+
 def test_what_all_rings_run_already_is_not_begun(make: Make) -> None:
     world = make()
     world.nodes["a"].cannot = {NEW}
@@ -452,7 +464,7 @@ def test_a_plan_says_what_would_happen_and_changes_nothing(make: Make) -> None:
         (0, 2, OLD, [1, 2], False),
         (1, 4, OLD, [1, 3, 4], True),
     ]
-    assert "in batches up to 1, 3, 4, after a word, soaks 60 s" in plan.text()
+    assert "in 3 batches, up to 1, 3, 4 of them, after a word, soaks 60 s" in plan.text()
     assert (plan.release, plan.former) == (NEW, OLD)
     assert world.store.newest("rater") == before
     with pytest.raises(UnknownVersion, match="no release was made of version '99'"):

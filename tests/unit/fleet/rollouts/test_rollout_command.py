@@ -81,7 +81,9 @@ def test_until_when_it_waits_is_told() -> None:
     at = datetime(2026, 11, 21, 22, 0, tzinfo=UTC)
     known = {"service": "digits", "release": NEW, "former": None, "state": "moving", "wave": 0, "reason": "it soaks"}
     status = RolloutStatus.model_validate(known | {"next_look": at})
-    assert status_text(status).endswith("is moving: it soaks, not before 2026-11-21 22:00:00+00:00")
+    assert status_text(status).endswith("is moving: it soaks, not before 2026-11-21 22:00:00 UTC")
+    told = status_text(status.model_copy(update={"dropped": "rollout 7 was dropped: for ann"}))
+    assert told.splitlines()[1] == "rollout 7 was dropped: for ann"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,7 @@ def test_until_when_it_waits_is_told() -> None:
     [
         (("rollout", "start", "digits", "9"), "no release was made of version '9'"),
         (("rollout", "plan", "digits"), "has no release"),
+        (("rollout", "status", "digits"), "digits was never rolled out"),
         (("rollout", "plan", "nothing"), "unknown service 'nothing'"),
         (("rollout", "approve", "digits", "--ring", "1"), "nothing of digits is under way"),
         (("rollout", "abort", "digits"), "nothing of digits is under way"),

@@ -147,7 +147,8 @@ def test_what_has_not_begun_is_dropped_and_takes_nothing_back(make: Make, word: 
     word(world.fleet, "rater", "ann", "no")
     world.tick()
     world.follow()
-    assert (world.status().state, world.served()) == ("aborted", ["new"] * 4)
+    assert (world.view().state, world.served()) == ("aborted", ["new"] * 4)
+    assert world.status().state == "done" and "rollout 3 was dropped: " in world.status().dropped
 
 
 def test_what_is_resumed_before_its_turn_still_waits_for_it(make: Make) -> None:
