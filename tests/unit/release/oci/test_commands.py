@@ -38,6 +38,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
             app.store.create(blob_key(name), data)
         app.store.create(release_key("wine-rater", release.digest), release.to_bytes())
         app.fleet.add_release("wine-rater", version, release.digest)
+        app.channel.approve("wine-rater", release.digest)
     yield app
     app.fleet.close()
 
@@ -54,6 +55,14 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     assert (code, err) == (0, "")
     value: dict[str, Any] = json.loads(out)
     return value
+
+
+def test_what_was_refused_is_not_pushed_unasked(
+    app: App, docker: DockerRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (_, refused), *_ = app.fleet.released("wine-rater")
+    app.channel.withdraw("wine-rater", refused)
+    assert said(capsys, "push", "wine-rater", f"{docker.name}/models/refused")["version"] == "1"
 
 
 def test_a_push_sends_what_is_new_and_is_remembered(
