@@ -22,7 +22,7 @@ from tests.unit.edge.serving import LOOPS, ROW, ask, serving, until
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.1:80", "example.org:80"])
 def test_an_address_that_others_reach_is_refused(address: str) -> None:
-    with pytest.raises(UnusableAddress, match=r"in a file: access: access\.yaml in node\.yaml, or --access FILE") as caught:
+    with pytest.raises(UnusableAddress, match=r"in a file: access: access\.yaml") as caught:
         bind(address, access_given=False)
     assert caught.value.exit_code == 2
 
