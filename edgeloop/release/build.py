@@ -12,7 +12,7 @@ from typing import Any
 from edgeloop.clients.model_heads import media_type
 from edgeloop.clients.models import load_model, make_probe
 from edgeloop.clients.objects import ObjectStore
-from edgeloop.clients.registry import ModelRegistry, ModelVersion
+from edgeloop.clients.registry import ModelVersion
 from edgeloop.errors import BadInput, EdgeloopError
 from edgeloop.release.optimise.conversions import Conversions
 from edgeloop.release.optimise.examples import examples
@@ -37,26 +37,6 @@ class IncompleteVersion(EdgeloopError):
 
 class OtherProfiles(BadInput):
     """A release was asked for with other profiles than the service names."""
-
-
-def release_champion(
-    store: ObjectStore,
-    tables: Tables,
-    registry: ModelRegistry,
-    fleet: FleetStore,
-    service: Service,
-    profiles: Sequence[Profile] = (),
-) -> tuple[str, str] | None:
-    """Make sure that the champion is released; return its version and the release's digest, None without a champion.
-
-    Whoever moved the alias, a gate or a hand, this is what makes it a release. ``profiles`` are those that
-    ``delivery.profiles`` of the service names. Idempotent.
-    """
-    version = registry.champion(service.name)
-    if version is None:
-        return None
-    known = find_release(store, fleet, service, version, profiles)
-    return version.version, known or make_release(store, tables, fleet, service, version, profiles).digest
 
 
 def find_release(

@@ -18,13 +18,13 @@ from edgeloop.learning.rounds import Plan, Promotion, plan_round, promote
 from edgeloop.learning.train import Candidate, train
 from edgeloop.quality.ingest import Ingested, ingest
 from edgeloop.quality.validate import Validated, suite_of, validate
-from edgeloop.release.build import release_champion
 from edgeloop.samples.records import Label, Sample, digest, sample_id
 from edgeloop.samples.releases import parse_release, release_key
 from edgeloop.samples.segments import segment_key, write_segment
 from edgeloop.samples.service import Service
 from edgeloop.samples.table import Tables
 from edgeloop.store import FleetStore
+from tests.unit.release.champion import release_champion
 from tests.unit.samples.make import START, looker
 
 EXPECTATIONS = Path(__file__).resolve().parents[3] / "data" / "expectations"

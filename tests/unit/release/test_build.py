@@ -14,7 +14,7 @@ from edgeloop.clients.objects import MemoryStore, ObjectStore
 from edgeloop.clients.registry import MemoryRegistry, ModelVersion
 from edgeloop.learning.tabular import fit_pipeline, to_onnx
 from edgeloop.quality.validate import validate
-from edgeloop.release.build import IncompleteVersion, build_release, release_champion
+from edgeloop.release.build import IncompleteVersion, build_release
 from edgeloop.release.optimise.measured import Measured
 from edgeloop.release.optimise.variants import PROBES
 from edgeloop.samples.dataset import UnknownDataset, freeze
@@ -25,6 +25,7 @@ from edgeloop.samples.segments import to_row
 from edgeloop.samples.service import NodeConfig
 from edgeloop.samples.table import Tables
 from edgeloop.store import FleetStore
+from tests.unit.release.champion import release_champion
 from tests.unit.release.optimise.bars import profile
 from tests.unit.samples.broken import Crash, Fuse, Guarded, crash_everywhere
 from tests.unit.samples.make import label, looker, picture, regressor, sample

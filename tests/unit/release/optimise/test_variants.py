@@ -12,7 +12,7 @@ import pytest
 from edgeloop.clients.models import load_model, run_probe
 from edgeloop.clients.models_litert import Backbone
 from edgeloop.exports.savedmodel import unpack
-from edgeloop.release.build import OtherProfiles, find_release, release_champion
+from edgeloop.release.build import OtherProfiles, find_release
 from edgeloop.release.optimise import convert, variants
 from edgeloop.release.optimise.conversions import Conversions
 from edgeloop.release.optimise.examples import NoExamples
@@ -20,6 +20,7 @@ from edgeloop.release.optimise.measure import OutOfTolerance
 from edgeloop.release.optimise.measured import Measured
 from edgeloop.release.optimise.plan import NoCompiler, NoSource
 from edgeloop.samples.releases import blob_key, parse_release, release_key
+from tests.unit.release.champion import release_champion
 from tests.unit.release.optimise.bars import SAMPLES, Bars, name_of, profile
 
 INT8 = profile("pi", precision="int8", min_agreement=0.9)
