@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,28 @@ def need(condition: bool, reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is marked ``alone`` in a process of its own, whose heap no other test has left in pieces."""
+    if pyfuncitem.get_closest_marker("alone") is None or os.environ.get("EDGELOOP_TEST_ALONE") == pyfuncitem.nodeid:
+        return None
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    # No cache: the parent's record of what failed is not the child's to write.
+    command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", pyfuncitem.nodeid]
+    ran = subprocess.run(
+        command,
+        env={**kept, "EDGELOOP_TEST_ALONE": pyfuncitem.nodeid},
+        cwd=pyfuncitem.config.rootpath,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if ran.returncode:
+        pytest.fail(f"alone in a process:\n{ran.stdout}", pytrace=False)
+    return True
 
 
 @pytest.fixture(scope="session")

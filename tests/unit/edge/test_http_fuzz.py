@@ -75,6 +75,7 @@ def check(asked: Asked, response: Response | None) -> None:
         response.json()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("seed", [20261])
 def test_nothing_that_is_sent_does_harm(web: Web, seed: int, caplog: pytest.LogCaptureFixture) -> None:
     hostile, seen = Hostile(seed), Counter[int]()

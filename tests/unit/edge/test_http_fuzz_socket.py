@@ -165,6 +165,7 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.alone
 def test_nothing_that_is_sent_over_a_socket_does_harm(web: Web, caplog: pytest.LogCaptureFixture) -> None:
     print(f"EDGELOOP_FUZZ_SEED={SEED}")
     caplog.set_level(logging.ERROR)
