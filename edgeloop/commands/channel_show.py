@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,22 @@ if TYPE_CHECKING:
     from edgeloop.fleet.show import ApprovalView, ChannelView
     from edgeloop.settings import Settings
 
+#: Most moved nodes of a fleet that are named.
+_NAMED = 20
+
 
 @click.command("show")
 @click.pass_obj
 def show(context: Context) -> None:
-    """Show who signs what until when, which keys are here, and where approved releases are to run. Writes nothing."""
+    """Show who signs what until when, which keys are here, and where approved releases are to run.
+
+    Nodes that were moved to another ring are named too. Writes nothing.
+    """
     view = view_of(context.settings)
     if view is None:
-        context.result({"snapshot": 0, "roles": [], "services": {}, "pending": []}, "there is no channel yet")
+        context.result(
+            {"snapshot": 0, "roles": [], "services": {}, "moves": {}, "pending": []}, "there is no channel yet"
+        )
         return
     context.result(asdict(view), _text(view))
 
@@ -42,8 +51,15 @@ def _text(view: ChannelView) -> str:
     rows = [_row(service, one) for service, approved in view.services.items() for one in approved]
     if rows:
         parts.append(table(rows, ["service", "approved release", "at", "rings", "on its way to"]))
+    parts += [_moved(fleet, rings) for fleet, rings in view.moves.items()]
     parts += [f"waits for a signature: {one.change.text()}{', answered' * one.signed}" for one in view.pending]
     return "\n\n".join(parts)
+
+
+def _moved(fleet: str, rings: Mapping[str, int]) -> str:
+    named = ", ".join(f"{node} to ring {ring}" for node, ring in list(rings.items())[:_NAMED])
+    more = f" and {len(rings) - _NAMED} more" if len(rings) > _NAMED else ""
+    return f"moved in fleet {fleet}: {named}{more}"
 
 
 def _row(service: str, one: ApprovalView) -> list[str]:

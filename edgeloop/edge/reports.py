@@ -61,9 +61,9 @@ class Reporter:
         state, error = self._agent.status(service)
         waiting, waiting_bytes = self._spool.counts(service)
         with self._stats.lock:
-            counted = _counted(self._stats.services[service])
+            numbers = counted(self._stats.services[service])
         if starved := self._selectors.starved(service):
-            counted["audit"]["starved"] = starved
+            numbers["audit"]["starved"] = starved
         return Report(
             node=self._node,
             ring=self._place.ring,
@@ -84,7 +84,7 @@ class Reporter:
             staged=self._agent.staged(service),
             profile=self._profile,
             last_error=error or self._spool.last_error,
-            **counted,
+            **numbers,
         )
 
     def condition(self) -> tuple[object, ...]:
@@ -104,7 +104,8 @@ class Reporter:
         return Message(report_topic(self._node, service), body, retain=True)
 
 
-def _counted(stats: ServiceStats) -> dict[str, Any]:
+def counted(stats: ServiceStats) -> dict[str, Any]:
+    """The fields of a report that are counters; for whoever holds the lock of the stats."""
     return {
         "answered": stats.outcomes["ok"],
         "failed": stats.failed,

@@ -1,4 +1,4 @@
-"""A node's HTTP on one release in a folder: no store, no broker, no captures, nothing written.
+"""A node's HTTP on one release in a folder: no store, no captures, nothing written; to a broker reports at most.
 
 For images that carry their model, as a KServe predictor or a pod of a DaemonSet does: the release came with the image
 and goes with it, so there is no channel to follow and no disk to keep anything on.
@@ -25,6 +25,7 @@ from edgeloop.edge.runtime import Runtime
 from edgeloop.edge.selection.selector import Choice
 from edgeloop.edge.spool.captures import NoCaptures
 from edgeloop.edge.stats import Stats
+from edgeloop.edge.telling import Teller
 from edgeloop.errors import BadInput, EdgeloopError
 from edgeloop.samples.records import digest
 from edgeloop.samples.releases import MalformedRelease, Release, Role, parse_release
@@ -110,9 +111,12 @@ class ChoosesNothing:
 class Standalone:
     """One release behind one address."""
 
-    def __init__(self, packed: Packed, *, memory_mb: int | None = None, inflight: int = 32) -> None:
+    def __init__(
+        self, packed: Packed, *, memory_mb: int | None = None, inflight: int = 32, teller: Teller | None = None
+    ) -> None:
         service = packed.release.service
         self._packed = packed
+        self._teller = teller
         self._loader = Loader(MemoryBudget(memory_mb), profile=packed.profile)
         self._runtime = Runtime()
         self._stats = Stats([service])
@@ -152,10 +156,27 @@ class Standalone:
             loading.result()
             self._booted.set()
             _log.info("ready", extra={"service": self._packed.release.service, "release": self._packed.release.digest})
+            telling = asyncio.create_task(self._tell())
             await asyncio.wait([stopping, serving], return_when=asyncio.FIRST_COMPLETED)
+            telling.cancel()
+            await asyncio.wait([telling])
         if not stopping.done():
             stopping.cancel()
             raise ServerEnded("the HTTP server ended by itself: see the log, and start it again")
+
+    async def _tell(self) -> None:
+        """What ends this must not end what is answered."""
+        if self._teller is None:
+            return
+        release = self._packed.release
+        try:
+            await self._teller.tell(release.service, release.digest, self._packed.profile, self._stats)
+        except Exception:
+            _log.exception("no more reports")
+
+    def stop(self) -> None:
+        """End ``serve``; for its event loop."""
+        self._stop.set()
 
     def _load(self) -> None:
         loaded = self._loader.load(self._packed.release, self._packed.layers)
@@ -176,23 +197,28 @@ def serve_folder(
     is_open: bool = False,
     memory_mb: int | None = None,
     inflight: int = 32,
+    teller: Teller | None = None,
 ) -> None:
     """Serve the release in ``folder`` on ``address`` until SIGTERM or SIGINT.
 
     Args:
         access: who may ask what (``access.yaml``).
+        teller: reports to a broker.
         is_open: others than loopback may ask without being asked who they are: something before the address asks.
 
     Raises:
-        UnusableFolder, MalformedAccess, UnusableAddress: what was given cannot be used.
+        UnusableFolder, MalformedAccess, UnusableAddress, MalformedBrokerUrl: what was given cannot be used.
         UnloadableModel, FailedProbe: the release fails its self-check.
     """
     give_back_large_blocks()
     packed = read_packed(folder)
     callers = load_access(access) if access else None
+    if teller is not None:
+        teller.check()
 
     async def main() -> None:
-        await Standalone(packed, memory_mb=memory_mb, inflight=inflight).serve(address, callers, is_open=is_open)
+        server = Standalone(packed, memory_mb=memory_mb, inflight=inflight, teller=teller)
+        await server.serve(address, callers, is_open=is_open)
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(main())

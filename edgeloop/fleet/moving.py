@@ -11,7 +11,7 @@ from edgeloop.fleet.delegations import allow_moves
 from edgeloop.fleet.draft import Draft
 from edgeloop.fleet.metadata import ForeignMetadata
 from edgeloop.fleet.signing import Keys
-from edgeloop.samples.moves import Moves, moves_object, moves_target, parse_moves
+from edgeloop.samples.moves import Moves, moved_fleet, moves_object, moves_target, parse_moves
 from edgeloop.samples.records import canonical, digest, hexdigest
 
 
@@ -25,6 +25,13 @@ def moves(draft: Draft, store: ObjectStore, fleet: str) -> dict[str, int]:
     if digest(data) != "sha256:" + target.hashes["sha256"]:
         raise ForeignMetadata(f"{key} is not what was signed: restore the store")
     return parse_moves(data, key).rings
+
+
+def all_moves(draft: Draft, store: ObjectStore) -> dict[str, dict[str, int]]:
+    """:func:`moves` of every fleet that has some."""
+    paths = draft.targets("rings").targets if "rings" in draft.roles else {}
+    found = {fleet: moves(draft, store, fleet) for path in sorted(paths) if (fleet := moved_fleet(path)) is not None}
+    return {fleet: rings for fleet, rings in found.items() if rings}
 
 
 def move(draft: Draft, store: ObjectStore, keys: Keys, fleet: str, changes: Mapping[str, int | None]) -> bool:

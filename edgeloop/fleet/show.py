@@ -1,4 +1,4 @@
-"""The channel for people: who signs what until when, whether the key is here, what may run and where it is to run."""
+"""The channel for people: who signs what until when, which keys are here, what may run and where, and who moved."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tuf.api.metadata import DelegatedRole, Role, Root, Targets
 from edgeloop.errors import BadInput
 from edgeloop.fleet.draft import Draft
 from edgeloop.fleet.metadata import is_due
+from edgeloop.fleet.moving import all_moves
 from edgeloop.fleet.pending import Pending, waiting
 from edgeloop.fleet.pointings import all_wanted
 from edgeloop.fleet.repository import Repository
@@ -62,6 +63,8 @@ class ChannelView:
     roles: tuple[RoleView, ...]
     services: dict[str, tuple[ApprovalView, ...]]
     """Approved releases by service, the newest first."""
+    moves: dict[str, dict[str, int]]
+    """Ring by name of each node that is in another one than its node.yaml says, by fleet."""
     pending: tuple[Pending, ...]
 
 
@@ -79,6 +82,7 @@ def describe(repository: Repository) -> ChannelView | None:
         draft.version,
         tuple(_roles(repository, draft)),
         {service: _approvals(repository, draft, service) for service in services},
+        all_moves(draft, repository.store),
         tuple(waiting(repository.store)),
     )
 

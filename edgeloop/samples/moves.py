@@ -32,6 +32,14 @@ def moves_target(fleet: str) -> str:
     return f"fleets/{fleet}/rings.json"
 
 
+def moved_fleet(target: str) -> str | None:
+    """The fleet whose record is at this target path; None when it is another path."""
+    match target.split("/"):
+        case ["fleets", fleet, "rings.json"]:
+            return fleet
+    return None
+
+
 def moves_object(fleet: str, name: str) -> str:
     """Object key of the record of ``fleet`` with the digest ``name``; its content never changes."""
     return f"channel/targets/fleets/{fleet}/{hexdigest(name)}.rings.json"

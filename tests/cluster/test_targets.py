@@ -69,10 +69,16 @@ def each(namespace: str) -> list[tuple[Kind, Manifest]]:
     kinds: list[tuple[Kind, Manifest]] = [
         (DAEMON_SETS, daemonset(SERVICE, RING, OLD, plain)),
         (DAEMON_SETS, daemonset(SERVICE, RING + 1, OLD, served)),
+        (DAEMON_SETS, daemonset(SERVICE, RING + 2, OLD, KubeEdgeOptions(namespace=namespace, reports="broker"))),
         (NODE_GROUPS, node_group(RING)),
         (PREPULL_JOBS, prepull_jobs(SERVICE, RING, OLD, ["none-such"], plain)[0]),
     ]
-    options: list[dict[str, Any]] = [{}, {"image": "savedmodel"}, {"image": "model", "model_format": "onnx"}]
+    options: list[dict[str, Any]] = [
+        {},
+        {"reports": "broker"},
+        {"image": "savedmodel"},
+        {"image": "model", "model_format": "onnx"},
+    ]
     made = [inference_service(SERVICE, RING, OLD, KServeOptions(namespace=namespace, **o)) for o in options]
     return kinds + [(INFERENCE_SERVICES, one) for one in made]
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +19,20 @@ from typing import Any
 
 import pytest
 
+from edgeloop.clients import broker as brokers
 from edgeloop.clients.objects import DirectoryStore
 from edgeloop.edge.standalone import FILES, MANIFEST
+from edgeloop.fleet.rollouts.evidence import Tally
+from edgeloop.fleet.rollouts.intake import hear
+from edgeloop.fleet.rollouts.roster import Roster
+from edgeloop.samples.cohorts import EVERYONE
+from edgeloop.samples.records import now
 from edgeloop.samples.releases import Release, blob_key
+from edgeloop.samples.strategy import Thresholds
+from edgeloop.store.database import Database
 from tests.e2e.nodes import IMAGE, TABULAR, Releaser, jpeg, pets, row, until
+from tests.servers.authority import Authority
+from tests.servers.mosquitto import Mosquitto, Secured
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -50,9 +61,9 @@ def pack(folder: Path, release: Release, releaser: Releaser) -> Path:
 
 
 @contextmanager
-def served(folder: Path, log: Path, *confined: str) -> Iterator[str]:
-    """The address of a server of ``folder``; it ends in good order."""
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+def served(folder: Path, log: Path, *confined: str, **more: str) -> Iterator[str]:
+    """The address of a server of ``folder``, which has ``more`` in its environment; it ends in good order."""
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).resolve().parents[2]), **more}
     words = [sys.executable, "-m", "edgeloop.cli", "serve", str(folder), "--http", "127.0.0.1:0"]
     with log.open("wb") as sink:
         process = subprocess.Popen([*confined, *words], stderr=sink, stdout=sink, env=env)
@@ -98,6 +109,44 @@ def test_it_serves_an_image_model_in_the_words_of_v2(releaser: Releaser, shared:
     with served(folder, tmp_path / "log") as url:
         answer = post(f"{url}/v2/models/{IMAGE}/infer", {"inputs": [tensor]})
     assert answer["outputs"][0]["data"][0] in ("cat", "dog")
+
+
+def test_it_tells_a_broker_that_it_must_show_itself_to_what_it_counted(
+    releaser: Releaser, regressors: dict[int, bytes], tmp_path: Path
+) -> None:
+    release = releaser.regressor(regressors[2])
+    folder, authority = pack(tmp_path / "models", release, releaser), Authority(tmp_path / "ca")
+    rules = (
+        f"user pods\ntopic write edgeloop/v1/nodes/+/report/{TABULAR}\nuser cloud\ntopic readwrite edgeloop/v1/nodes/#"
+    )
+    secured = Secured(authority.sign("server"), passwords={"pods": "p", "cloud": "c"}, acl=rules)
+    roster = Roster(Database("sqlite://"))
+    told = {"EDGELOOP_NODE": "edge-7", "EDGELOOP_RING": "1", "EDGELOOP_REPORT_SECONDS": "0.1"}
+    with Mosquitto(tmp_path / "m", secured=secured) as server:
+        trusted = f"?ca={authority.cert}"
+        told["EDGELOOP_BROKER"] = server.url_for("pods", "p") + trusted
+        with served(folder, tmp_path / "log", **told) as url:
+            cloud = brokers.connect(server.url_for("cloud", "c") + trusted, "cloud")
+
+            def counted() -> Tally:
+                at = now()
+                hear(roster, cloud, at)
+                about = TABULAR, 1, release.digest, None, "", EVERYONE, Thresholds(), at
+                return roster.evidence(*about).release
+
+            body = {"instances": [json.loads(row(1))]}
+            for _ in range(3):
+                post(f"{url}/v1/models/{TABULAR}:predict", body)
+            with pytest.raises(urllib.error.HTTPError):
+                post(f"{url}/v1/models/{TABULAR}:predict", {"instances": [[1]]})
+            until(lambda: (counted().answered, counted().failed) == (3, 1), "its counts")
+            server.kill()
+            post(f"{url}/v1/models/{TABULAR}:predict", body)
+            server.start()
+            until(lambda: cloud.connected and counted().answered == 4, "its counts after the broker was away")
+            cloud.close()
+    (seen,) = roster.rows()
+    assert (seen.node, seen.ring, seen.serving, seen.online) == ("edge-7", 1, release.digest, True)
 
 
 def test_a_flipped_bit_in_the_image_never_answers(

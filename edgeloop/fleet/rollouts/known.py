@@ -31,16 +31,20 @@ def gather(
 def _of_ring(view: View, ring: RingView, roster: Roster, effects: Effects, at: datetime) -> RingFacts:
     if view.strategy.target != "agent":
         observed = effects.observe(view, ring.ring)
-        return RingFacts(_evidence(observed) if observed else RingEvidence(), ring.below)
+        said = _said(view, ring, roster, EVERYONE, at)
+        return RingFacts(_of_pods(observed, said) if observed else RingEvidence(), ring.below)
     # While it stages nobody is told to switch: what is asked is whether all could.
     below = EVERYONE if ring.state == "staging" else ring.below
-    limits, since = view.strategy.thresholds, ring.begun_at
+    names = () if below == EVERYONE and ring.state != "staging" else _names(view, ring, roster, at)
+    return RingFacts(_said(view, ring, roster, below, at), ring.below, names)
+
+
+def _said(view: View, ring: RingView, roster: Roster, below: str, at: datetime) -> RingEvidence:
+    """What those who report say of the release."""
     # While it stages none was given the release, so none can have left it.
     batch_since = _NEVER if ring.state == "staging" else ring.switched_at
-    about = view.service, ring.ring, view.release, ring.stands, view.salt, below, limits, at
-    evidence = roster.evidence(*about, since=since, batch_since=batch_since)
-    names = () if below == EVERYONE and ring.state != "staging" else _names(view, ring, roster, at)
-    return RingFacts(evidence, ring.below, names)
+    about = view.service, ring.ring, view.release, ring.stands, view.salt, below, view.strategy.thresholds, at
+    return roster.evidence(*about, since=ring.begun_at, batch_since=batch_since)
 
 
 def _names(view: View, ring: RingView, roster: Roster, at: datetime) -> tuple[str, ...]:
@@ -48,9 +52,11 @@ def _names(view: View, ring: RingView, roster: Roster, at: datetime) -> tuple[st
     return tuple(roster.names(view.service, ring.ring, at) or roster.names(view.service, ring.ring))
 
 
-def _evidence(seen: Observed) -> RingEvidence:
+def _of_pods(seen: Observed, said: RingEvidence) -> RingEvidence:
+    """How many serve is the cluster's to say; what they answer is theirs, where they report."""
     online = seen.nodes - seen.offline
-    return RingEvidence(
+    return replace(
+        said,
         nodes=seen.nodes,
         online=online,
         touched=seen.nodes,
@@ -58,7 +64,9 @@ def _evidence(seen: Observed) -> RingEvidence:
         staged=seen.staged,
         switched=seen.switched,
         failed=seen.failed,
+        failed_away=0,
         first_failure=seen.reason,
+        lost=0,
     )
 
 

@@ -187,7 +187,7 @@ class KServeTarget:
 
     def _manifest(self, cluster: Cluster, wave: Wave, release: ReleaseRef) -> Manifest:
         """As the site's KServe will do all of it."""
-        manifest = inference_service(wave.service, wave.ring, release, self._options)
+        manifest = inference_service(wave.service, wave.ring, release, self._options, cluster.name)
         installed = detect(cluster, self._options.controller_namespace, self._options.version)
         refuse_ignored(manifest, installed, f"cluster {cluster.name}: {wave.service}")
         return manifest

@@ -23,6 +23,7 @@ from edgeloop.fleet.targets.pods import (
     pod_security,
     probes,
     release_label,
+    reporting,
 )
 from edgeloop.fleet.targets.protocol import ReleaseRef
 
@@ -59,6 +60,9 @@ class KServeOptions:
     """ServingRuntime or ClusterServingRuntime; left out, KServe chooses one by the format."""
     protocol: Literal["v1", "v2"] | None = None
     """The protocol that the runtime is to speak."""
+    reports: str | None = None
+    """Name of a Secret in the namespace with ``url``, a broker's: predictors report to it under the name of their site,
+    and a ring is judged by what they count too. Left out, it is judged by its pods alone."""
     pull_secrets: tuple[str, ...] = ()
     """Names of image pull secrets in the namespace."""
     node_selector: Mapping[str, str] = field(default_factory=dict)
@@ -81,6 +85,11 @@ class KServeOptions:
             raise BadKServeOptions("kserve: image model needs the name of its format, such as onnx: add model_format")
         if self.image == "savedmodel" and self.arch not in (None, "amd64"):
             raise BadKServeOptions(f"kserve: TensorFlow Serving has no image for {self.arch}: use image predictor")
+        if self.reports is not None and (self.image != "predictor" or self.replicas != 1):
+            raise BadKServeOptions(
+                "kserve: only a single predictor reports for its site: leave out reports, or use image predictor and"
+                " replicas 1"
+            )
         if self.replicas < 1:
             raise BadKServeOptions(f"kserve: replicas is {self.replicas}: give 1 or more")
 
@@ -100,13 +109,15 @@ def service_labels(service: str) -> dict[str, str]:
     return {**MANAGED, SERVICE: named(service)}
 
 
-def inference_service(service: str, ring: int, release: ReleaseRef, options: KServeOptions) -> Manifest:
+def inference_service(
+    service: str, ring: int, release: ReleaseRef, options: KServeOptions, site: str = "site"
+) -> Manifest:
     """The InferenceService; the release is on its pods too, by which they are told apart."""
     labels = {**service_labels(service), RING: str(ring)}
     told = {RELEASE: release.digest, "edgeloop/version": release.version}
     predictor = {"labels": {**labels, RELEASE: release_label(release)}, "annotations": told, **_pod(options)}
     if options.image == "predictor":
-        predictor |= {"containers": [_container(release, options)], "volumes": [dict(_TMP)]}
+        predictor |= _predictor(ring, release, options, site)
     else:
         predictor["model"] = _model(release, options)
     return {
@@ -136,6 +147,15 @@ def _pod(options: KServeOptions) -> Manifest:
         **({"nodeSelector": selector} if selector else {}),
         **({"imagePullSecrets": secrets} if secrets else {}),
     }
+
+
+def _predictor(ring: int, release: ReleaseRef, options: KServeOptions, site: str) -> Manifest:
+    container, volumes = _container(release, options), [dict(_TMP)]
+    if options.reports is not None:
+        container["env"], mount, volume = reporting(options.reports, {"value": named(site)}, ring)
+        container["volumeMounts"].append(mount)
+        volumes.append(volume)
+    return {"containers": [container], "volumes": volumes}
 
 
 def _container(release: ReleaseRef, options: KServeOptions) -> Manifest:

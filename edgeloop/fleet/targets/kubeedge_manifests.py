@@ -24,6 +24,7 @@ from edgeloop.fleet.targets.pods import (
     pod_security,
     probes,
     release_label,
+    reporting,
 )
 from edgeloop.fleet.targets.protocol import ReleaseRef
 from edgeloop.samples.records import canonical, digest
@@ -126,7 +127,7 @@ def _pod(service: str, ring: int, release: ReleaseRef, options: KubeEdgeOptions)
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}],
     } | ({"imagePullSecrets": secrets} if secrets else {})
     if options.image == "predictor":
-        _predictor(pod, release, options)
+        _predictor(pod, ring, release, options)
     else:
         _tensorflow_serving(pod, service, release, options)
     return pod
@@ -145,7 +146,7 @@ def _container(name: str, reference: str, options: KubeEdgeOptions) -> Manifest:
     }
 
 
-def _predictor(pod: Manifest, release: ReleaseRef, options: KubeEdgeOptions) -> None:
+def _predictor(pod: Manifest, ring: int, release: ReleaseRef, options: KubeEdgeOptions) -> None:
     """The image says what is run; these are its arguments."""
     arguments = ["--http", f"0.0.0.0:{options.port}"]
     container = _container("predictor", image(release, "predictor"), options)
@@ -155,6 +156,11 @@ def _predictor(pod: Manifest, release: ReleaseRef, options: KubeEdgeOptions) -> 
         arguments += ["--access", "/etc/edgeloop/access.yaml"]
         container["volumeMounts"].append({"name": "access", "mountPath": "/etc/edgeloop", "readOnly": True})
         pod["volumes"].append({"name": "access", "configMap": {"name": options.access}})
+    if options.reports is not None:
+        name = {"valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
+        container["env"], mount, volume = reporting(options.reports, name, ring)
+        container["volumeMounts"].append(mount)
+        pod["volumes"].append(volume)
     pod["containers"] = [container | {"args": arguments} | probes("/v2/health/live", "/v2/health/ready", "http")]
 
 

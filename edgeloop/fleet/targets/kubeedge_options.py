@@ -36,6 +36,9 @@ class KubeEdgeOptions:
     access: str | None = None
     """Name of a ConfigMap in the namespace with ``access.yaml``, who may ask a predictor; left out, whoever reaches it
     may."""
+    reports: str | None = None
+    """Name of a Secret in the namespace with ``url``, a broker's: predictors report to it, and a ring is judged by what
+    they count too. Left out, it is judged by its pods alone."""
     pull_secrets: tuple[str, ...] = ()
     """Names of image pull secrets in the namespace; pre-pull jobs take the first."""
     node_selector: Mapping[str, str] = field(default_factory=dict)
@@ -71,6 +74,10 @@ class KubeEdgeOptions:
                 raise BadOptions("kubeedge: image savedmodel needs TensorFlow Serving's image by digest: add server")
             if self.arch not in (None, "amd64"):
                 raise BadOptions(f"kubeedge: TensorFlow Serving has no image for {self.arch}: use image predictor")
+            if self.reports is not None:
+                raise BadOptions(
+                    "kubeedge: TensorFlow Serving does not report: leave out reports, or use image predictor"
+                )
             pinned(self.server)
         if self.hold and self.host_port is not None:
             raise BadOptions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -126,6 +127,23 @@ def container_security() -> Manifest:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
+
+
+def reporting(secret: str, node: Mapping[str, Any], ring: int) -> tuple[list[Manifest], Manifest, Manifest]:
+    """What makes a predictor report: environment of the container, its mount, and the pod's volume.
+
+    Args:
+        secret: has ``url``, the broker's, and the files that it names, below ``/etc/edgeloop-broker``.
+        node: whom the reports are of, as an environment variable has it: ``value`` or ``valueFrom``.
+        ring: of that node.
+    """
+    environment: list[Manifest] = [
+        {"name": "EDGELOOP_BROKER", "valueFrom": {"secretKeyRef": {"name": secret, "key": "url"}}},
+        {"name": "EDGELOOP_NODE", **node},
+        {"name": "EDGELOOP_RING", "value": str(ring)},
+    ]
+    mount = {"name": "broker", "mountPath": "/etc/edgeloop-broker", "readOnly": True}
+    return environment, mount, {"name": "broker", "secret": {"secretName": secret}}
 
 
 def probes(live: str, ready: str, port: str) -> Manifest:

@@ -109,7 +109,7 @@ def test_keys_can_lie_elsewhere(
 
 def test_before_there_is_a_channel_there_is_nothing_to_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = tmp_path / "home"
-    assert run(capsys, home, "show") == (0, {"snapshot": 0, "roles": [], "services": {}, "pending": []})
+    assert run(capsys, home, "show") == (0, {"snapshot": 0, "roles": [], "services": {}, "moves": {}, "pending": []})
     assert "no channel yet" in shown(capsys, home, "channel", "show")
     assert not (home / "keys").exists()
 
@@ -137,6 +137,21 @@ def test_roles_keys_and_releases_with_their_rings_are_shown(tmp_path: Path, caps
     assert newest["custom"]["twin"] == "sha256:1"
     text = shown(capsys, home, "channel", "show")
     assert two in text and "key here" in text
+
+
+def test_nodes_that_moved_are_shown_and_of_many_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = tmp_path / "home"
+    app = App(load_settings(home))
+    app.channel.ensure()
+    many = {f"n{number:02}": 3 for number in range(22)}
+    app.channel.move("west", lambda: many)
+    app.channel.move("default", lambda: {"edge-1": 0})
+    app.channel.move("east", lambda: {"edge-2": 1})
+    app.channel.move("east", lambda: {"edge-2": None})
+    assert run(capsys, home, "show")[1]["moves"] == {"default": {"edge-1": 0}, "west": many}
+    text = shown(capsys, home, "channel", "show")
+    assert "moved in fleet default: edge-1 to ring 0\n" in text
+    assert "n19 to ring 3 and 2 more" in text and "n20" not in text
 
 
 def test_an_approval_is_signed_elsewhere_by_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

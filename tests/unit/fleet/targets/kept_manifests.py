@@ -24,6 +24,7 @@ def made() -> dict[str, Manifest]:
     far = KubeEdgeOptions(arch="arm64", node_selector={"site": "a"}, access="edgeloop-access")
     served = KubeEdgeOptions(image="savedmodel", server=SERVING, pull_secrets=("registry",), hold=True, groups=True)
     mounted = KubeEdgeOptions(image="savedmodel", server=SERVING, model_volume="image", host_port=8501, at_once=1)
+    told = KubeEdgeOptions(access="edgeloop-access", reports="edgeloop-broker")
     files = KServeOptions(
         image="model", model_format="onnx", runtime="kserve-mlserver", protocol="v2", scheme="oci+native",
         pull_secrets=("registry",), node_selector={"site": "a"}, replicas=2,
@@ -31,11 +32,15 @@ def made() -> dict[str, Manifest]:
     return {
         "daemonset-predictor": daemonset("wine-rater", 0, OLD, plain),
         "daemonset-arm64": daemonset("wine-rater", 1, OLD, far),
+        "daemonset-reports": daemonset("wine-rater", 1, OLD, told),
         "daemonset-savedmodel": daemonset("wine-rater", 0, OLD, served),
         "daemonset-image-volume": daemonset("wine-rater", 0, OLD, mounted),
         "prepull-job": prepull_jobs("wine-rater", 0, OLD, nodes, served)[0],
         "node-group": node_group(0),
         "inferenceservice-predictor": inference_service("wine-rater", 0, OLD, KServeOptions(arch="arm64")),
+        "inferenceservice-reports": inference_service(
+            "wine-rater", 1, OLD, KServeOptions(reports="edgeloop-broker"), "arn:site/North"
+        ),
         "inferenceservice-savedmodel": inference_service("wine-rater", 1, OLD, KServeOptions(image="savedmodel")),
         "inferenceservice-model": inference_service("wine-rater", 1, OLD, files),
     }

@@ -301,8 +301,26 @@ def test_files_are_named_by_digest(kind: str) -> None:
         sites.target.plan(at_rest(release("a", **{kind: "registry.example.com/wine:7"})))
 
 
+def test_a_predictor_reports_under_the_name_of_its_site() -> None:
+    sites = Sites(reports="edgeloop-broker")
+    assert sites.target.switch(at_rest()).state == "done"
+    for name in ("north", "south"):
+        (found,) = kept(sites[name], INFERENCE_SERVICES)
+        told = {one["name"]: one for one in found["spec"]["predictor"]["containers"][0]["env"]}
+        assert (told["EDGELOOP_NODE"]["value"], told["EDGELOOP_RING"]["value"]) == (name, "0")
+        assert told["EDGELOOP_BROKER"]["valueFrom"]["secretKeyRef"] == {"name": "edgeloop-broker", "key": "url"}
+
+
 @pytest.mark.parametrize(
-    "options", [{"image": "model"}, {"image": "savedmodel", "arch": "arm64"}, {"replicas": 0}], ids=str
+    "options",
+    [
+        {"image": "model"},
+        {"image": "savedmodel", "arch": "arm64"},
+        {"replicas": 0},
+        {"reports": "broker", "replicas": 2},
+        {"reports": "broker", "image": "savedmodel"},
+    ],
+    ids=str,
 )
 def test_options_that_contradict(options: dict[str, Any]) -> None:
     with pytest.raises(BadKServeOptions) as caught:

@@ -357,6 +357,7 @@ def test_image_volumes_need_a_cluster_that_has_them() -> None:
         ({"image": "savedmodel"}, "add server"),
         ({"image": "savedmodel", "server": SERVING, "arch": "arm64"}, "has no image for arm64"),
         ({"hold": True, "host_port": 8080}, "leave out hold or host_port"),
+        ({"image": "savedmodel", "server": SERVING, "reports": "broker"}, "TensorFlow Serving does not report"),
     ],
 )
 def test_options_that_contradict(options: dict[str, object], words: str) -> None:
