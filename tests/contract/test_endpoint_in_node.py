@@ -33,9 +33,9 @@ from edgeloop.samples.releases import Release
 from edgeloop.samples.topics import device_topic
 from tests.contract.peers.scripted import Reply, Scripted, scripted
 from tests.servers.ports import free_port
+from tests.unit.edge.agents import CountingStore
 from tests.unit.edge.asking import INFER, PREDICT, tensor
 from tests.unit.edge.fakes import SERVICE, publish
-from tests.unit.edge.test_agent import CountingStore
 from tests.unit.edge.whole import Whole, until
 
 MODEL = "/v2/models/beside"
