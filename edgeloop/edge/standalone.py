@@ -207,7 +207,8 @@ def serve_folder(
         is_open: others than loopback may ask without being asked who they are: something before the address asks.
 
     Raises:
-        UnusableFolder, MalformedAccess, UnusableAddress, MalformedBrokerUrl: what was given cannot be used.
+        UnusableFolder, MalformedAccess, UnusableAddress, MalformedBrokerUrl, UnusableNode: what was given cannot be
+            used.
         UnloadableModel, FailedProbe: the release fails its self-check.
     """
     give_back_large_blocks()

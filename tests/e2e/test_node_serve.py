@@ -7,13 +7,15 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,50 @@ def test_it_tells_a_broker_that_it_must_show_itself_to_what_it_counted(
             cloud.close()
     (seen,) = roster.rows()
     assert (seen.node, seen.ring, seen.serving, seen.online) == ("edge-7", 1, release.digest, True)
+
+
+def test_reports_that_the_broker_does_not_take_are_in_the_log(
+    releaser: Releaser, regressors: dict[int, bytes], tmp_path: Path
+) -> None:
+    folder, log = pack(tmp_path / "models", releaser.regressor(regressors[2]), releaser), tmp_path / "log"
+    rules = "user pods\ntopic write edgeloop/v1/nodes/+/report/another"
+    with Mosquitto(tmp_path / "m", secured=Secured(passwords={"pods": "p"}, acl=rules)) as server:
+        with served(folder, log, EDGELOOP_NODE="edge-7", EDGELOOP_BROKER=server.url_for("pods", "hunter2")):
+            until(
+                lambda: "check user, password and its access rules" in log.read_text("utf-8"), "a word on the password"
+            )
+        assert "hunter2" not in log.read_text("utf-8")
+        with served(folder, log, EDGELOOP_NODE="edge-7", EDGELOOP_BROKER=server.url_for("pods", "p")):
+            until(lambda: "a report was refused" in log.read_text("utf-8"), "a word on its access rules")
+
+
+def test_it_answers_and_ends_while_the_broker_hangs(
+    releaser: Releaser, regressors: dict[int, bytes], tmp_path: Path
+) -> None:
+    folder, log = pack(tmp_path / "models", releaser.regressor(regressors[2]), releaser), tmp_path / "log"
+    authority, told = Authority(tmp_path / "ca"), {"EDGELOOP_NODE": "edge-7", "EDGELOOP_REPORT_SECONDS": "0.1"}
+    running = ExitStack()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # as of the first connection
+        told["EDGELOOP_BROKER"] = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
+        url = running.enter_context(served(folder, log, **told))
+        answers_and_ends(silent, url, running)
+    with Mosquitto(tmp_path / "m", secured=Secured(authority.sign("server"))) as server:  # and of a later one
+        told["EDGELOOP_BROKER"] = f"{server.url}?ca={authority.cert}"
+        url = running.enter_context(served(folder, log, **told))
+        until(lambda: f"edgeloop-pod-{TABULAR}-edge-7" in (tmp_path / "m/mosquitto.log").read_text("utf-8"), "a client")
+        server.kill()
+        with socket.create_server(("127.0.0.1", server.port)) as silent:
+            answers_and_ends(silent, url, running)
+
+
+def answers_and_ends(silent: socket.socket, url: str, running: ExitStack) -> None:
+    """Once it has connected to ``silent``, and waits there."""
+    silent.settimeout(20)
+    with silent.accept()[0]:
+        assert post(f"{url}/v1/models/{TABULAR}:predict", {"instances": [json.loads(row(1))]})
+        begun = time.monotonic()
+        running.close()
+        assert time.monotonic() - begun < 6
 
 
 def test_a_flipped_bit_in_the_image_never_answers(

@@ -189,10 +189,15 @@ def _count(
     row: Any, release: str, former: str | None, limits: Thresholds, sums: _Sums, since: datetime | None
 ) -> tuple[bool, bool]:
     """Add a node's counts; whether its p99 can be compared, and whether it is too slow."""
-    counted, counted_of, was, until, was_counted = row[7:12]
+    heard_at, _, counted, counted_of, was, until, was_counted = row[5:12]
+    if not _is_after(heard_at, since):  # it was counted before, and nobody knows what it would say now
+        return False, False
     if counted_of != release:
         if was == release and was_counted and _is_after(until, since):
-            sums.add(json.loads(was_counted))
+            left = json.loads(was_counted)
+            sums.add(left)
+            if counted_of == former:
+                sums.compare(json.loads(counted), left)
         return False, False
     mine = json.loads(counted)
     sums.add(mine)

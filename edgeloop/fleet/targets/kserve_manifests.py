@@ -85,13 +85,18 @@ class KServeOptions:
             raise BadKServeOptions("kserve: image model needs the name of its format, such as onnx: add model_format")
         if self.image == "savedmodel" and self.arch not in (None, "amd64"):
             raise BadKServeOptions(f"kserve: TensorFlow Serving has no image for {self.arch}: use image predictor")
-        if self.reports is not None and (self.image != "predictor" or self.replicas != 1):
+        if self.reports is not None and not self._is_single():
             raise BadKServeOptions(
-                "kserve: only a single predictor reports for its site: leave out reports, or use image predictor and"
-                " replicas 1"
+                "kserve: only a single predictor reports for its site: leave out reports, or use image predictor,"
+                " replicas 1 and no minReplicas or maxReplicas in extra"
             )
         if self.replicas < 1:
             raise BadKServeOptions(f"kserve: replicas is {self.replicas}: give 1 or more")
+
+    def _is_single(self) -> bool:
+        """Of two that speak as one, each would seem to be the other started anew."""
+        is_scaled = bool({"minReplicas", "maxReplicas"} & set(self.extra))
+        return self.image == "predictor" and self.replicas == 1 and not is_scaled
 
 
 def isvc_name(service: str) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,19 @@ from click.testing import CliRunner
 
 from edgeloop.cli import cli
 from edgeloop.clients import broker as brokers
-from edgeloop.clients.broker import Broker, BrokerUnavailable, MalformedBrokerUrl, MemoryHub
+from edgeloop.clients.broker import (
+    Broker,
+    BrokerRefused,
+    BrokerUnavailable,
+    MalformedBrokerUrl,
+    MemoryBroker,
+    MemoryHub,
+)
 from edgeloop.clients.objects import MemoryStore
 from edgeloop.edge.releases import loading
 from edgeloop.edge.standalone import Standalone, read_packed, serve_folder
 from edgeloop.edge.stats import Stats
-from edgeloop.edge.telling import Teller
+from edgeloop.edge.telling import Teller, UnusableNode
 from edgeloop.samples.records import Report
 from edgeloop.samples.topics import NODES, report_topic
 from tests.unit.edge.fakes import SERVICE, load_fake, publish
@@ -132,6 +142,60 @@ def test_what_goes_wrong_with_reports_does_not_end_the_answers(
         await serving
 
     asyncio.run(work())
+
+
+def test_a_broker_that_hangs_at_the_end_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, hangs, closing = Hub(monkeypatch), threading.Event(), threading.Event()
+
+    def close(_: MemoryBroker) -> None:
+        closing.set()
+        hangs.wait(20)
+
+    monkeypatch.setattr(MemoryBroker, "close", close)
+
+    async def work() -> None:
+        await until(hub.reports)
+
+    begun = time.monotonic()
+    during(work, Teller("mqtt://broker:1", "edge-7", 0), Stats([SERVICE]))
+    took = time.monotonic() - begun
+    assert closing.wait(5), "it says goodbye all the same"
+    hangs.set()
+    assert took < 5, "and nobody waits for that"
+
+
+def test_a_report_that_the_broker_refuses_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub(monkeypatch)
+
+    def refuse(*_: Any, **__: Any) -> Future[None]:
+        sent: Future[None] = Future()
+        sent.set_exception(BrokerRefused("broker:1 refuses the message (not authorized)"))
+        return sent
+
+    monkeypatch.setattr(MemoryBroker, "publish_nowait", refuse)
+
+    async def work() -> None:
+        await until(lambda: "a report was refused" in [record.message for record in caplog.records])
+
+    during(work, Teller("mqtt://broker:1", "edge-7", 0), Stats([SERVICE]))
+    assert not hub.reports()
+
+
+def test_the_password_is_not_shown() -> None:
+    assert "hunter2" not in repr(Teller("mqtts://pods:hunter2@broker:1", "edge-7", 0))
+
+
+@pytest.mark.parametrize("node", ["a/b", "a+", "#", "-a", "n" * 129, "a b", ""])
+def test_a_name_that_nobody_would_hear_is_refused(node: str) -> None:
+    with pytest.raises(UnusableNode, match="cannot be the name of a node: give at most 128"):
+        Teller("mqtt://broker:1", node, 0).check()
+
+
+@pytest.mark.parametrize("node", ["ip-10-0-0-1.eu-west-1.compute.internal", "n" * 128, "7"])
+def test_names_of_kubernetes_nodes_are_names(node: str) -> None:
+    Teller("mqtt://broker:1", node, 0).check()
 
 
 def test_a_broker_url_that_is_none_is_refused_before_anything_listens(tmp_path: Path) -> None:

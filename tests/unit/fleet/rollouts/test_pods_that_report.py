@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from edgeloop.edge.reports import alive_message
+from edgeloop.fleet.rollouts.roster import Roster
 from tests.unit.fleet.rollouts.clusters import ClusterWorld
 from tests.unit.fleet.rollouts.test_kserve_rollout import Sites
 from tests.unit.fleet.rollouts.test_kubeedge_rollout import Edge
-from tests.unit.fleet.rollouts.world import NAMES, NEW, NEXT, Node
+from tests.unit.fleet.rollouts.world import LAST, NAMES, NEW, NEXT, OLD, Node
 
 RELEASES = {name: release for release, name in NAMES.items()}
 #: A hundred answers, none failed, all sure.
@@ -141,3 +143,57 @@ def test_a_release_after_one_that_was_taken_back_is_judged_by_its_own_counts(edg
     assert edge.run().state == "reverted"
     assert edge.start(NEXT)
     assert (edge.run().state, edge.runs()) == ("done", ["next", "next"])
+
+
+def test_a_goodbye_of_an_agent_of_the_same_name_changes_no_verdict_and_can_be_taken_back(edge: Edge) -> None:
+    told = Telling(edge, {"edge-0": 0, "edge-1": 1}, old=GOOD, new=GOOD, next=FAILING)
+    goodbye = alive_message("edge-0", 0, False)
+    edge.broker.publish(goodbye.topic, goodbye.payload, retain=True)
+    edge.tick()
+    assert edge.start(NEW)
+    assert (edge.run().state, edge.runs()) == ("done", ["new", "new"])
+    assert edge.start(NEXT)
+    assert edge.run().state == "reverted"
+    online = {row.node: row.online for row in Roster(edge.fleet.database).rows()}
+    assert online == {"edge-0": False, "edge-1": True}
+    edge.broker.publish(goodbye.topic, b'{"online": true}', retain=True)
+    told.counts["last"] = GOOD
+    assert edge.start(LAST)
+    edge.run()
+    assert all(row.online for row in Roster(edge.fleet.database).rows())
+
+
+def test_a_node_that_goes_to_the_next_ring_half_way_fails_neither(edge: Edge) -> None:
+    Telling(edge, {"edge-0": 0, "edge-1": 1}, old=GOOD, new=GOOD)
+    edge.tick()
+    assert edge.start(NEW)
+    while edge.runs()[0] == "old":
+        edge.tick()
+    edge.say(Node("edge-0", 1, serving=OLD, extra=GOOD))
+    assert (edge.run().state, edge.runs()) == ("done", ["new", "new"])
+
+
+def test_what_was_counted_before_does_not_count_when_it_is_tried_again(edge: Edge) -> None:
+    told = Telling(edge, {"edge-0": 0, "edge-1": 1}, old=GOOD, new=FAILING)
+    edge.tick()
+    assert edge.start(NEW)
+    assert edge.run().state == "reverted"
+    told.counts["new"] = GOOD
+    assert edge.start(NEW, again=True)
+    assert (edge.run().state, edge.runs()) == ("done", ["new", "new"])
+
+
+def test_an_old_pod_that_had_the_last_word_and_fell_silent_holds_nothing_up(edge: Edge) -> None:
+    rollout = edge.service.rollout.model_copy(update={"soak_seconds": 200.0})
+    edge.service = edge.service.model_copy(update={"rollout": rollout})
+    told = Telling(edge, {"edge-0": 0, "edge-1": 1}, old=GOOD, new=GOOD)
+    edge.tick()
+    assert edge.start(NEW)
+    while edge.runs()[0] == "old":
+        edge.tick()
+    edge._controllers = told._control
+    edge.tick()
+    told.say("edge-0", 0, "old")
+    edge.tick()
+    assert edge.status().rings[0].state == "soaking"
+    assert (edge.run(100).state, edge.runs()) == ("done", ["new", "new"])

@@ -319,6 +319,7 @@ def test_a_predictor_reports_under_the_name_of_its_site() -> None:
         {"replicas": 0},
         {"reports": "broker", "replicas": 2},
         {"reports": "broker", "image": "savedmodel"},
+        {"reports": "broker", "extra": {"maxReplicas": 3}},
     ],
     ids=str,
 )
