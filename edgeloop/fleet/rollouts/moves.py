@@ -51,6 +51,10 @@ class UnservedRing(BadInput):
     """No release ever comes to this ring."""
 
 
+class RingOfCluster(BadInput):
+    """The ring of pods is said by their cluster; nobody there follows the channel."""
+
+
 @dataclass(frozen=True)
 class Move:
     """A node that is to be in another ring."""
@@ -120,16 +124,27 @@ def move_node(
         name: of the fleet.
 
     Raises:
+        RingOfCluster: all services of the node run on clusters.
         UnservedRing: ``ring`` is left out by a service that the node serves, or, if it was never heard, by every one.
         KeyUnavailable: the channel cannot say so. Nothing was written.
     """
     mine = [row.service for row in Roster(fleet.database).rows(node=node)]
+    _refuse_pods(services, mine, node)
     concerned = _served(services, mine, node, ring)
     channel.move(name, dict)  # whether it can be said at all
     words = {"fleet": name, "at_once": at_once, "who": who[:64] or "unknown", "reason": reason}
     MoveStore(fleet.database).ask(concerned, node, ring, at, **words)
     settle(fleet, channel)
     return next((why for move, why in held(fleet) if (move.fleet, move.node) == (name, node)), None)
+
+
+def _refuse_pods(services: Mapping[str, Service], mine: Sequence[str], node: str) -> None:
+    targets = {services[name].rollout.target for name in mine if name in services}
+    if targets and "agent" not in targets:
+        raise RingOfCluster(
+            f"what is heard of {node} are pods of {', '.join(sorted(targets))}: their ring is that of the labels of the"
+            " Kubernetes node, or of the site, so change it there"
+        )
 
 
 def _served(services: Mapping[str, Service], mine: Sequence[str], node: str, ring: int | None) -> list[str]:

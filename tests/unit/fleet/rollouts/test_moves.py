@@ -11,7 +11,7 @@ import pytest
 from edgeloop.fleet.channel import Rings
 from edgeloop.fleet.rollout import abort, revert
 from edgeloop.fleet.rollouts.crowd import Crowd
-from edgeloop.fleet.rollouts.moves import MoveStore, UnservedRing, held, move_node, settle
+from edgeloop.fleet.rollouts.moves import MoveStore, RingOfCluster, UnservedRing, held, move_node, settle
 from edgeloop.fleet.signing import KeyUnavailable
 from tests.unit.fleet.rollouts.world import NEW, NEXT, OLD, Node, Wired, World
 from tests.unit.samples.broken import Crash, Fuse, Guarded, crash_everywhere
@@ -43,6 +43,18 @@ def put(world: World, node: str, ring: int | None, **more: Any) -> str | None:
     rings, services = cast(Rings, more.pop("channel", world.channel)), {"rater": world.service}
     fleet = more.pop("fleet", world.fleet)
     return move_node(fleet, rings, services, node, ring, "ann", "repair", world.at, **more)
+
+
+def test_pods_are_in_the_ring_that_their_cluster_knows(world: World) -> None:
+    on_agents = world.service
+    world.service = regressor(rings=RINGS, rollout={"target": "kubeedge"})
+    for ring in (1, None):
+        with pytest.raises(RingOfCluster, match=r"what is heard of a are pods of kubeedge: .* change it there"):
+            put(world, "a", ring)
+    assert not MoveStore(world.fleet.database).waiting() and not world.channel.moved
+    services = {"rater": world.service, "other": on_agents}
+    move_node(world.fleet, world.rings, services, "never-heard", 1, "ann", "", world.at)
+    assert world.channel.moved == {"never-heard": 1}
 
 
 def passed(world: World, ring: int) -> None:
