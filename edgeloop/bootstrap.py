@@ -80,7 +80,7 @@ class App:
             builder=ReleaseBuilder(self.store, self.tables, self.fleet, self.profiles),
             rehearser=self.twin,
             signer=ChannelSigner(self.channel),
-            rollouts=RingRollouts(self.fleet, self.channel, self._check_place),
+            rollouts=RingRollouts(self.fleet, self.channel, self.check_place),
         )
 
     @cached_property
@@ -110,23 +110,41 @@ class App:
             BadInput: as :meth:`~edgeloop.fleet.clusters.Clusters.check`.
             NotApproved: it is for a cluster, and no key signed that it may run.
             ExpiredSignature: nodes would believe nothing that the channel says.
+            NoVariant: nodes have a hardware profile that the release has no variant for.
         """
         from edgeloop.fleet.rollouts.roster import Roster
         from edgeloop.fleet.rollouts.tick import refs_of
-        from edgeloop.fleet.show import refuse_expired
         from edgeloop.fleet.targets.agent import AgentTarget
 
         ref = refs_of(self.fleet, self.images)(service.name, release)
         self.clusters.check(service, ref, Roster(self.fleet.database).rings(service.name))
-        if service.rollout.target == "agent" and (view := self.channel.show()):
-            refuse_expired(view, service.name)
-        if service.rollout.target != "agent":  # whose nodes are told by the channel, which refuses by itself
+        if service.rollout.target == "agent":
+            self._check_channel(service)
+            self._check_variants(service, release)
+        else:  # nodes are told by the channel, which refuses by itself
             AgentTarget(self.channel).refuse_unapproved(service.name, release)
 
-    def _check_place(self, service: Service, release: str) -> None:
-        """As ``check_rollout`` for clusters; nodes that follow the channel need no YAML, so none stops them."""
-        if service.rollout.target != "agent":
+    def check_place(self, service: Service, release: str) -> None:
+        """As ``check_rollout``, but nodes that follow the channel need no YAML, so none stops them."""
+        if service.rollout.target == "agent":
+            self._check_channel(service)
+        else:
             self.check_rollout(service, release)
+
+    def _check_variants(self, service: Service, release: str) -> None:
+        from edgeloop.fleet.rollouts.checks import check_variants
+        from edgeloop.fleet.rollouts.roster import Roster
+        from edgeloop.samples.records import now
+        from edgeloop.samples.releases import parse_release, release_key
+
+        if profiles := Roster(self.fleet.database).profiles(service.name, now()):
+            check_variants(parse_release(self.store.get(release_key(service.name, release)), release), profiles)
+
+    def _check_channel(self, service: Service) -> None:
+        from edgeloop.fleet.show import refuse_expired
+
+        if view := self.channel.show():
+            refuse_expired(view, service.name)
 
     @cached_property
     def rehearsing(self) -> TwinParts:

@@ -72,13 +72,13 @@ def main(arguments: list[str] | None = None) -> None:
     shared, own = _shared_first(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in shared
     try:
-        sys.exit(cli.main(shared + own, standalone_mode=False) or 0)
+        sys.exit(cli.main(shared + own, prog_name="edgeloop", standalone_mode=False) or 0)
     except EdgeloopError as error:
         _fail(str(error), error.exit_code, as_json)
     except ModuleNotFoundError as error:
         _fail(str(_missing(error)), 2, as_json)
     except click.ClickException as error:
-        _fail(f"{error.format_message().rstrip('.')}: see  {_help_of(error)}", 2, as_json)
+        _mistake(error, as_json)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130, as_json)
 
@@ -87,6 +87,16 @@ def _help_of(error: click.ClickException) -> str:
     """The help that is nearest to the mistake."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     return f"{context.command_path if context else 'edgeloop'} --help"
+
+
+def _mistake(error: click.ClickException, as_json: bool) -> None:
+    """What click refuses, on one line; a group without a command, to people, is its help."""
+    said = error.format_message()
+    if said.startswith("Usage:") and not as_json:
+        sys.stderr.write(f"{said}\n")
+        sys.exit(2)
+    said = "no command was given" if said.startswith("Usage:") else said.rstrip(".")
+    _fail(f"{said}: see  {_help_of(error)}", 2, as_json)
 
 
 def _shared_first(words: list[str]) -> tuple[list[str], list[str]]:

@@ -74,7 +74,7 @@ def _fields(row: NodeRow) -> dict[str, Any]:
 
 def _listed(rows: list[NodeRow], heard: str | None) -> str:
     if not rows:
-        return "no node was heard yet: start one with  edgeloop node --config FILE"
+        return "no node was heard yet: a rollout hears them on its way; who is there now says  edgeloop status"
     cells = [
         [row.node, str(row.ring), row.service, _short(row.serving), _short(row.wanted), _state(row)] for row in rows
     ]

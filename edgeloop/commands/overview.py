@@ -39,7 +39,8 @@ def overview_text(found: dict[str, Any]) -> str:
     blocks = [
         table(parts, ["part", "", "", "address"])
         if parts
-        else "no stack runs on this home: start one with  edgeloop up",
+        else "no stack runs on this home: start one with  edgeloop up"
+        + ("\nwhat follows answers at the addresses of the environment, else the usual ones" if flows or nodes else ""),
         table(flows, ["flow", "schedule", "", "last run"]) if flows else "",
         table(champions, ["service", "champion", "release", "rollout", ""]) if champions else "",
         table(nodes, ["node", "ring", "service", "serving", "wanted", ""]) if nodes else "",

@@ -13,7 +13,8 @@ from edgeloop.commands.output import Context, table
 
 if TYPE_CHECKING:
     from edgeloop.bootstrap import App
-    from edgeloop.fleet.rollouts.status import RolloutStatus
+    from edgeloop.fleet.rollouts.status import RingStatus, RolloutStatus
+    from edgeloop.store import FleetStore
 
 _WATCH_SECONDS = 1.0
 
@@ -31,23 +32,47 @@ def _app(context: Context) -> App:
     return App(context.settings)
 
 
-def _show(context: Context, status: RolloutStatus) -> None:
-    context.result(status.model_dump(mode="json"), status_text(status))
+def _show(context: Context, fleet: FleetStore, status: RolloutStatus) -> None:
+    context.result(status.model_dump(mode="json"), _text(fleet, [status]))
 
 
-def status_text(status: RolloutStatus) -> str:
-    """A rollout for a terminal: one line of itself, then one for each ring."""
+def _text(fleet: FleetStore, found: list[RolloutStatus]) -> str:
+    return "\n".join(status_text(one, fleet.version_of(one.service, one.release)) for one in found)
+
+
+def _say(context: Context, service: str, word: Callable[[FleetStore], RolloutStatus]) -> None:
+    """Say a word about what is under way and show what came of it; of a mistyped service the known ones are named."""
+    from edgeloop.fleet.rollouts.commands import RolloutEnded
+
+    app = _app(context)
+    try:
+        status = word(app.fleet)
+    except RolloutEnded:
+        app.service(service)
+        raise
+    _show(context, app.fleet, status)
+
+
+def status_text(status: RolloutStatus, version: str | None = None) -> str:
+    """A rollout for a terminal: one line of itself, with the release's model version, then one for each ring."""
     release = status.release.removeprefix("sha256:")[:12]
-    head = f"{status.service}: rollout {status.rollout} of {release} is {status.state}: {status.reason}"
+    what = release if version is None else f"version {version} ({release})"
+    head = f"{status.service}: rollout {status.rollout} of {what} is {status.state}: {status.reason}"
     if status.next_look is not None:
         head += f", not before {status.next_look:%Y-%m-%d %H:%M:%S} UTC"
     if status.dropped:
         head += f"\n{status.dropped}"
-    rows = [
-        [str(r.ring), r.state, str(r.batch), f"{r.switched} of {r.online}", str(r.nodes), str(r.failed)]
-        for r in status.rings
-    ]
-    return "\n".join([head, table(rows, ["ring", "state", "batch", "switched", "nodes", "failed"])] if rows else [head])
+    rows = [[str(r.ring), r.state, str(r.batch), *_counted(r), ", ".join(r.approved_by)] for r in status.rings]
+    names = ["ring", "state", "batch", "switched", "nodes", "failed", "approved by"]
+    names = names if any(r.approved_by for r in status.rings) else names[:-1]
+    return "\n".join([head, table([row[: len(names)] for row in rows], names)] if rows else [head])
+
+
+def _counted(ring: RingStatus) -> list[str]:
+    """The counts of a ring; of one that no tick has looked at yet none, since noughts would read as an empty ring."""
+    if not ring.nodes and ring.state not in {"skipped", "passed"}:
+        return ["-", "-", "-"]
+    return [f"{ring.switched} of {ring.online}", str(ring.nodes), str(ring.failed)]
 
 
 @click.group()
@@ -86,13 +111,13 @@ def start(context: Context, service: str, version: str, who: str, reason: str) -
     from edgeloop.fleet.targets.agent import AgentTarget
 
     app = _app(context)
-    release = release_named(app.fleet, service, version)
     why, wanted = reason or f"version {version} by hand", app.service(service)
+    release = release_named(app.fleet, service, version)
     app.check_rollout(wanted, release)
     AgentTarget(app.channel).refuse_unapproved(service, release)
     if not begin(app.fleet, app.channel, wanted, release, why, who, again=True):
         context.say(f"nothing was begun: version {version} is under way or queued, or all rings run it")
-    _show(context, describe_rollout(app.fleet, service))
+    _show(context, app.fleet, describe_rollout(app.fleet, service))
 
 
 @rollout.command("status")
@@ -107,11 +132,11 @@ def status(context: Context, service: str, watch: bool) -> None:
     app.service(service)
     found = describe_open(app.fleet, service)
     while watch and not (found[0].has_ended or found[0].waits in {"person", "pause", "approval"}):
-        context.say("\n".join(map(status_text, found)))
+        context.say(_text(app.fleet, found))
         before = found
         while (found := describe_open(app.fleet, service)) == before:
             time.sleep(_WATCH_SECONDS)
-    context.result(found[-1].model_dump(mode="json"), "\n".join(map(status_text, found)))
+    context.result(found[-1].model_dump(mode="json"), _text(app.fleet, found))
 
 
 @rollout.command("approve")
@@ -123,7 +148,7 @@ def approve(context: Context, service: str, ring: int, who: str, reason: str) ->
     """Let a ring switch that waits for a word (`approve: true` in the strategy)."""
     from edgeloop.fleet import rollout as machine
 
-    _show(context, machine.approve(_app(context).fleet, service, ring, who, reason))
+    _say(context, service, lambda fleet: machine.approve(fleet, service, ring, who, reason))
 
 
 @rollout.command("pause")
@@ -134,7 +159,7 @@ def pause(context: Context, service: str, who: str, reason: str) -> None:
     """Begin no further batch. What began is judged on, and taken back when it fails."""
     from edgeloop.fleet import rollout as machine
 
-    _show(context, machine.pause(_app(context).fleet, service, who, reason))
+    _say(context, service, lambda fleet: machine.pause(fleet, service, who, reason))
 
 
 @rollout.command("resume")
@@ -145,7 +170,7 @@ def resume(context: Context, service: str, who: str, reason: str) -> None:
     """Go on after a pause, or have patience once more with a ring that is held."""
     from edgeloop.fleet import rollout as machine
 
-    _show(context, machine.resume(_app(context).fleet, service, who, reason))
+    _say(context, service, lambda fleet: machine.resume(fleet, service, who, reason))
 
 
 @rollout.command("abort")
@@ -156,7 +181,7 @@ def abort(context: Context, service: str, who: str, reason: str) -> None:
     """End it here: the unfinished ring goes back, rings that passed keep the release."""
     from edgeloop.fleet import rollout as machine
 
-    _show(context, machine.abort(_app(context).fleet, service, who, reason or "no reason given"))
+    _say(context, service, lambda fleet: machine.abort(fleet, service, who, reason or "no reason given"))
 
 
 @rollout.command("revert")
@@ -167,7 +192,7 @@ def revert(context: Context, service: str, who: str, reason: str) -> None:
     """Take back what is under way: every ring goes to the release before."""
     from edgeloop.fleet import rollout as machine
 
-    _show(context, machine.revert(_app(context).fleet, service, who, reason or "no reason given"))
+    _say(context, service, lambda fleet: machine.revert(fleet, service, who, reason or "no reason given"))
 
 
 @click.command("rollback")
@@ -179,4 +204,5 @@ def rollback(context: Context, service: str, who: str, reason: str) -> None:
     from edgeloop.fleet import rollout as machine
 
     app = _app(context)
-    _show(context, machine.rollback(app.fleet, app.channel, app.service(service), who, reason or "no reason given"))
+    why, wanted = reason or "no reason given", app.service(service)
+    _show(context, app.fleet, machine.rollback(app.fleet, app.channel, wanted, who, why, app.check_place))

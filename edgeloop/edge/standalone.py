@@ -97,7 +97,9 @@ def _read(folder: Path, name: str) -> bytes:
     try:
         return (folder / name).read_bytes()
     except OSError as error:
-        raise UnusableFolder(f"{folder / name} cannot be read ({error.strerror}): name a packed release") from error
+        raise UnusableFolder(
+            f"{folder / name} cannot be read ({error.strerror}): name the folder of a release, as /models in its image"
+        ) from error
 
 
 class ChoosesNothing:

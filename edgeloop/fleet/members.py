@@ -9,8 +9,9 @@ from pathlib import Path
 
 from edgeloop.errors import BadInput
 from edgeloop.fleet.places import KServePlace, KubeEdgePlace
-from edgeloop.fleet.rings import FleetPlan, named_in, read_fleet
+from edgeloop.fleet.rings import FleetPlan, OverlappingRings, may_share, named_in, read_fleet
 from edgeloop.fleet.rollouts.effects import NoTarget
+from edgeloop.fleet.targets.kubeedge_manifests import marks
 from edgeloop.samples.service import Service
 
 
@@ -57,6 +58,7 @@ class Fleets:
         Raises:
             RingNotInFleet: a ring is in no fleet; without any fleet YAML nodes alone say what rings there are.
             NoTarget: no fleet says where the service's target is.
+            OverlappingRings: a node of the cluster may have the labels of two of the rings.
         """
         name = service.rollout.target
         if name == "kserve":
@@ -73,6 +75,20 @@ class Fleets:
                 f"{service.name}: rings names ring {lacking[0]}, {where} {known}: add it to the fleet's YAML,"
                 " or leave it out of the service's"
             )
+        if name == "kubeedge":
+            self._refuse_overlaps(service)
+
+    def _refuse_overlaps(self, service: Service) -> None:
+        """Of rings as the cluster knows them: one without labels of its own has that of its number."""
+        options = self.kubeedge()[1].options
+        asked = [(ring, marks(ring, options)) for ring in service.rings]
+        for (one, first), (other, second) in combinations(asked, 2):
+            if may_share(first, second):
+                both = ", ".join(f"{label}={value}" for label, value in (first | second).items())
+                raise OverlappingRings(
+                    f"{service.name}: rings {one} and {other} overlap on kubeedge, a node may have {both}: give both"
+                    " labels in the fleet's YAML, with different values of one label"
+                )
 
     def _unplaced(self, name: str) -> NoTarget:
         where = self.folders[0] if self.folders else "fleets"

@@ -164,11 +164,16 @@ def refuse_overlaps(path: Path, plan: FleetPlan) -> None:
             raise OverlappingRings(f"fleet {path}: ring {ring} names {twice} twice: name each node once")
     asked = [(ring, members.all_labels) for ring, members in plan.rings.items() if members.all_labels]
     for (one, first), (other, second) in combinations(asked, 2):
-        if not any(second.get(label, value) != value for label, value in first.items()):
+        if may_share(first, second):
             raise OverlappingRings(
                 f"fleet {path}: rings {one} and {other} overlap, a node may have the labels of both: give them"
                 " different values of one label"
             )
+
+
+def may_share(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
+    """Whether one node may have the labels of both."""
+    return not any(second.get(label, value) != value for label, value in first.items())
 
 
 def _is_empty(plan: FleetPlan, ring: int) -> bool:

@@ -127,7 +127,7 @@ def _next(now: Promotion, facts: Facts, rules: Delivery) -> Action:
         return Keep()
     if rollout and rollout.state == "reverting":
         return Wait(now.state, "the nodes go back first")
-    if rules.twin.required and facts.rehearsed is None:
+    if rules.twin.rehearse and facts.rehearsed is None:
         return Rehearse()
     missing = _missing_word(now, facts, rules)
     return Wait("waiting", missing) if missing else Roll()
@@ -137,7 +137,7 @@ def _refusal(facts: Facts, rules: Delivery) -> Close | None:
     """What ends it before it begins."""
     if facts.forbidden:
         return Close("rejected", f"{facts.forbidden}; promote another version", stop=False)
-    if rules.twin.required and facts.rehearsed == "fail":
+    if rules.twin.rehearse and facts.rehearsed == "fail":
         return Close("failed", "the digital twin refused it: see its report", stop=False)
     return None
 

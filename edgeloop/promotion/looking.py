@@ -19,11 +19,11 @@ def look(parts: Parts, service: Service, now: Promotion | None) -> Facts:
     base = Facts(rollout=rollout, own=_is_own(rollout, its), stray=_is_stray(rollout, its))
     if now is None or now.release is None or now.rollout is not None:
         return replace(base, release=now.release if now else None)
-    required = service.delivery.twin.required
+    is_asked = service.delivery.twin.rehearse
     return replace(
         base,
         release=now.release,
-        rehearsed=parts.rehearser.outcome(service, now.release) if required else None,
+        rehearsed=parts.rehearser.outcome(service, now.release) if is_asked else None,
         approvals=parts.promotions.words(now),
         proven=_is_proven(parts, now, rollout),
         forbidden=_forbidden(parts, service.name, now.release),

@@ -32,8 +32,8 @@ class Rehearser(Protocol):
     def rehearse(self, service: Service, release: str) -> Outcome:
         """Run it now, however long that takes."""
 
-    def reports(self, service: Service, release: str) -> list[str]:
-        """Digests of the reports that :meth:`outcome` goes by."""
+    def report(self, service: Service, release: str) -> str | None:
+        """Digest of what :meth:`outcome` goes by; None where nothing was found."""
 
 
 class NoTwin:
@@ -47,9 +47,9 @@ class NoTwin:
         """Never sure."""
         return "inconclusive"
 
-    def reports(self, service: Service, release: str) -> list[str]:
+    def report(self, service: Service, release: str) -> str | None:
         """None."""
-        return []
+        return None
 
 
 class Signer(Protocol):

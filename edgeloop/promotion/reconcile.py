@@ -22,8 +22,6 @@ from edgeloop.samples.service import Service
 _log = logging.getLogger(__name__)
 #: More steps than any promotion has; a pass that takes more goes in a circle.
 _STEPS = 24
-#: Digests of reports that are signed beside an approval, which has room for 512 bytes.
-_REPORTS = 4
 
 
 class CircularPromotion(EdgeloopError):
@@ -178,9 +176,9 @@ class _Step:
 
     def _said(self, release: str, words: list[str]) -> dict[str, list[str]]:
         """What is signed beside the approval: who gave a word, and what the twin reported. There is room for few."""
-        required = self._service.delivery.twin.required
-        reports = self._parts.rehearser.reports(self._service, release) if required else []
-        said = {"approved": words[:1], "twin": reports[:_REPORTS]}
+        is_rehearsed = self._service.delivery.twin.rehearse
+        report = self._parts.rehearser.report(self._service, release) if is_rehearsed else None
+        said = {"approved": words[:1], "twin": [report] if report else []}
         return {name: values for name, values in said.items() if values}
 
     def _close(self, now: Promotion, action: deciding.Close) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Strict(BaseModel):
@@ -23,8 +23,10 @@ class Approvals(_Strict):
 class TwinRules(_Strict):
     """What a release must show on the digital twin."""
 
+    rehearse: bool = True
+    """Whether every release is rehearsed before ring 0; one that fails goes no further."""
     required: bool = False
-    """Whether a rollout waits for a twin that passed."""
+    """Whether one that the twin was not sure of waits for a word."""
     inputs: int = Field(default=200, ge=1, le=10_000)
     """Recent inputs that are replayed."""
     max_errors: float = Field(default=0.0, ge=0, le=1)
@@ -33,6 +35,12 @@ class TwinRules(_Strict):
     """Share of answers that must be those of the trained model."""
     load: bool = True
     """Whether requests rise until the latency budget breaks."""
+
+    @model_validator(mode="after")
+    def _can_be_had(self) -> Self:
+        if self.required and not self.rehearse:
+            raise ValueError("twin.required needs a rehearsal: leave out required, or rehearse: false")
+        return self
 
 
 class Delivery(_Strict):

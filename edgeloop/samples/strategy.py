@@ -76,7 +76,8 @@ class Strategy(_Strict):
     absence_seconds: float = Field(default=20.0, ge=0)
     """With no node of a ring online for this long it is skipped, and caught up when they return; never the first."""
     per_hour: int | None = Field(default=None, ge=1)
-    """Most nodes that are switched in an hour."""
+    """Most nodes of the service that are told to switch in an hour, by one release or several; going back does not
+    count, nor does a ring's first release."""
     windows: list[Window] = Field(default_factory=list)
     """Batches begin only within one of them; empty for always."""
     moves: Literal["keep", "follow"] = "keep"

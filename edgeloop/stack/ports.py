@@ -36,6 +36,13 @@ class PortTaken(BadInput):
         self.port = port
 
 
+class UnknownPart(BadInput):
+    """A port was asked for by the name of no part of the stack."""
+
+    def __init__(self, name: str, parts: Iterable[str]) -> None:
+        super().__init__(f"--port {name}=…: this stack has no part {name!r}; it has {', '.join(parts)}")
+
+
 class HeldPorts:
     """Ports chosen for parts and kept from others until handed over; a context manager."""
 
@@ -135,8 +142,13 @@ def choose_ports(
         free: take any free port where there is no earlier one that is still free.
 
     Raises:
+        UnknownPart: a wanted port is of none of the parts.
         PortTaken: a wanted port has a listener, or without ``free`` any chosen one has.
     """
+    parts = list(parts)
+    for name in wanted or {}:
+        if name not in parts:
+            raise UnknownPart(name, parts)
     held = HeldPorts()
     earlier = earlier_ports(home)
     try:

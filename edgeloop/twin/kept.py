@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import sqlalchemy as sa
 from pydantic import BaseModel
 
 from edgeloop.clients.objects import ObjectMissing, ObjectStore
-from edgeloop.samples.records import digest
+from edgeloop.samples.records import canonical, digest
 from edgeloop.samples.releases import blob_key
 from edgeloop.store.database import Database
 from edgeloop.twin.records import LostReport, Outcome, TwinReport, parse_report, terms_of
@@ -93,6 +94,13 @@ def keep(store: ObjectStore, kept: Rehearsals, report: TwinReport) -> Rehearsal:
     store.create(blob_key(row.report), data)
     kept.add(row)
     return row
+
+
+def keep_list(store: ObjectStore, reports: Mapping[str, str]) -> str:
+    """Keep the digests of several reports, by profile, as one blob; its digest."""
+    data = canonical({"reports": dict(reports)})
+    store.create(blob_key(digest(data)), data)
+    return digest(data)
 
 
 def load_report(store: ObjectStore, name: str) -> TwinReport:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from edgeloop.samples.profiles import Profile
 from edgeloop.samples.releases import parse_release, release_key
 from edgeloop.samples.service import Service
-from edgeloop.twin.kept import Rehearsal
+from edgeloop.twin.kept import Rehearsal, keep_list
 from edgeloop.twin.records import Outcome, terms_of
 from edgeloop.twin.run import Parts, rehearse
 
@@ -45,9 +45,13 @@ class Twin:
                 break
         return worst
 
-    def reports(self, service: Service, release: str) -> list[str]:
-        """Digests of the reports that :meth:`outcome` goes by."""
-        return [found.report for found in self._newest(service, release) if found]
+    def report(self, service: Service, release: str) -> str | None:
+        """Digest of the report that :meth:`outcome` goes by; of several, of a blob with their digests by profile.
+
+        One, because every node reads what is said beside an approval with every new release.
+        """
+        found = {one.profile: one.report for one in self._newest(service, release) if one}
+        return keep_list(self._parts.store, found) if len(found) > 1 else next(iter(found.values()), None)
 
     def _newest(self, service: Service, release: str) -> list[Rehearsal | None]:
         rules, kept = service.delivery.twin, self._parts.rehearsals

@@ -1,8 +1,6 @@
-"""A report for people: in the terminal, and as a piece of a page."""
+"""A report for people: in the terminal, and in rows for a page."""
 
 from __future__ import annotations
-
-from html import escape
 
 from edgeloop.twin.records import Load, TwinReport
 
@@ -35,17 +33,6 @@ def text(report: TwinReport) -> str:
     why = [f"  - {reason}" for reason in report.reasons]
     notes = [f"  note: {note}" for note in report.notes]
     return "\n".join([head, *why, *body, *notes, f"  {report.seconds:.0f} s on {report.machine}"])
-
-
-def fragment(report: TwinReport) -> str:
-    """The same as HTML, for within a page; everything that came from outside is escaped."""
-    cells = "".join(
-        f"<tr><th scope=row>{escape(a)}</th><td>{escape(b)}</td><td>{escape(c)}</td></tr>" for a, b, c in rows(report)
-    )
-    said = "".join(f"<li>{escape(line)}</li>" for line in [*report.reasons, *report.notes])
-    title = f"Twin on {escape(report.profile.name)}: <strong>{escape(report.outcome)}</strong>"
-    listed = f"<ul>{said}</ul>" if said else ""
-    return f"<section><h3>{title}</h3>{listed}<table>{cells}</table></section>"
 
 
 def load_text(load: Load | None) -> str:

@@ -59,7 +59,7 @@ def look_at(app: App) -> dict[str, Any]:
         "stack": stack,
         "flows": ask("flows", "prefect", lambda: [asdict(d) for d in app.orchestrator.deployments()], no_rows),
         "champions": ask("champions", "mlflow", lambda: {s: _champion(app, s) for s in app.services()}, no_champions),
-        "promotions": ask("promotions", "database", lambda: waiting(app.fleet, app.services()), no_rows),
+        "promotions": ask("promotions", "database", lambda: waiting(app.fleet, app.store, app.services()), no_rows),
         "rollouts": ask("rollouts", "database", lambda: rollouts(app.fleet, app.services()), no_rows),
         "ledger": ask("ledger", "database", lambda: ledger(app.fleet, app.services()), no_rows),
         **ask("nodes", "broker", lambda: nodes(app), {"nodes": [], "crowd": [], "left_out": {}}),

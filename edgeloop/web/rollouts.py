@@ -62,7 +62,7 @@ def _shown(fleet: FleetStore, view: View, moves: list[str], dropped: str) -> dic
         **{name: getattr(view, name) for name in ("service", "rollout", "release", "former", "state", "who", "why")},
         "version": fleet.version_of(view.service, view.release),
         "former_version": fleet.version_of(view.service, view.former) if view.former else None,
-        "reason": view.cause or view.reason,
+        "reason": view.reason if view.state == "reverting" else view.cause or view.reason,
         "target": view.strategy.target,
         "waits": _waits(view),
         "next_look": view.next_look.isoformat() if view.next_look else None,
@@ -80,7 +80,7 @@ def _waits(view: View) -> str | None:
         return None
     if view.waits == "pause":
         return f"{view.paused_by}, who paused it"
-    return "the nodes that still serve it" if view.state == "reverting" else _WAITS[view.waits]
+    return "every ring to be back" if view.state == "reverting" else _WAITS[view.waits]
 
 
 def _ring(view: View, ring: RingView, size: int) -> dict[str, Any]:

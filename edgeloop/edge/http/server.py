@@ -66,7 +66,9 @@ def bind(address: str, access_given: bool) -> socket.socket:
     try:
         return socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, UnicodeError) as error:
-        raise AddressTaken(f"http address {address} cannot be used ({error}): name another in node.yaml") from error
+        raise AddressTaken(
+            f"http address {address} cannot be used ({error}): name another as http in node.yaml, or --http of serve"
+        ) from error
 
 
 def _is_loopback(host: str) -> bool:

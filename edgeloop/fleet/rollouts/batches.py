@@ -43,8 +43,8 @@ def _begun(view: View, ring: RingView, names: Sequence[str], at: datetime) -> Vi
     count = reach(view.batches(ring.ring), touched, len(names))
     touches = tuple(one for one in view.touches if at - one[0] < _HOUR)
     if view.strategy.per_hour is not None:
-        free = view.strategy.per_hour - sum(n for _, n in touches)
-        if free <= 0 and count > touched:
+        free = max(0, view.strategy.per_hour - sum(n for _, n in touches))  # the rate may be less than it was
+        if not free and count > touched:
             again = min(when for when, _ in touches) + _HOUR
             reason = f"ring {ring.ring} waits: {view.strategy.per_hour} nodes were switched within an hour"
             return view.model_copy(update={"waits": "rate", "next_look": again, "reason": reason})

@@ -14,7 +14,7 @@ from edgeloop.errors import BadInput
 from edgeloop.fleet.channel import Rings
 from edgeloop.fleet.rollouts.checks import check_strategy
 from edgeloop.fleet.rollouts.decide import Decision, Event, take_back
-from edgeloop.fleet.rollouts.standing import former_of, freeze, what_stands
+from edgeloop.fleet.rollouts.standing import former_of, freeze, what_stands, within_the_hour
 from edgeloop.fleet.rollouts.state_store import ATTEMPTS, Beginning, Saved, StateStore, busy
 from edgeloop.fleet.rollouts.states import ENDED, RingView, View, approvable
 from edgeloop.fleet.rollouts.status import RolloutStatus, status_of
@@ -105,7 +105,7 @@ def _start(
     if active is not None:
         text = f"waits until rollout {active.view.rollout} has come to the end of its ring, or ended: {why}"
         view = view.model_copy(update={"state": "queued", "waits": "turn", "reason": text})
-    store.begin(view, at, drop=queued)
+    store.begin(within_the_hour(store, view), at, drop=queued)
     return True
 
 
@@ -142,6 +142,9 @@ def approve(fleet: FleetStore, service: str, ring: int, who: str, reason: str = 
         if who in found.approved_by:
             raise SameApprover(f"{who} approved ring {ring} of {service} already: {_after_word(view, found)}")
         changed = view.with_ring(found.model_copy(update={"approved_by": (*found.approved_by, who)}))
+        if view.waits == "approval" and view.current.ring == ring:
+            # Else whoever looks before the next tick says it again.
+            changed = changed.model_copy(update={"waits": "", "reason": f"ring {ring} may switch, says {who}"})
         return Decision(changed, (Event("approve", "pass", f"ring {ring}: {reason or 'may switch'}", who),))
 
     return _act(fleet, service, change)
@@ -256,5 +259,5 @@ def _act(fleet: FleetStore, service: str, change: Callable[[View, datetime], Dec
 def _ended_text(store: StateStore, service: str) -> str:
     (told, _), row = store.told(service), store.row(service)
     state = told.view.state if told else row["state"] if row else None
-    said = f"its last rollout is {state}" if state else "it was never rolled out"
-    return f"nothing of {service} is under way, {said}: start one, or go back with  edgeloop rollback {service}"
+    said = f"its last rollout is {state}: start one, or go back with  edgeloop rollback {service}"
+    return f"nothing of {service} is under way, {said if state else 'it was never rolled out: promote a version first'}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgeloop.fleet.rollouts.batches import held_up, next_batch
 from edgeloop.fleet.rollouts.facts import Facts, RingFacts, waited
-from edgeloop.fleet.rollouts.states import ACTIVE, ENDED, TERMINAL, RingView, View
+from edgeloop.fleet.rollouts.states import ACTIVE, ENDED, TERMINAL, RingView, View, touched_rings
 from edgeloop.fleet.rollouts.verdict import Verdict, judge_ring
 from edgeloop.samples.cohorts import EVERYONE
 
@@ -75,7 +75,9 @@ def _until_now(view: View, at: datetime) -> View:
 def take_back(view: View, cause: str, at: datetime, who: str = "rollout") -> Decision:
     """Every ring goes back to the former release; with none there is nothing to go back to, and that was it."""
     state = "reverting" if view.former else "reverted"
-    back = {"state": state, "cause": cause, "reason": cause, "waits": "", "next_look": None, "paused_by": ""}
+    is_kept = not view.former and touched_rings(view)
+    reason = f"{cause}; there is no good release before it, so rings that have it keep it" if is_kept else cause
+    back = {"state": state, "cause": cause, "reason": reason, "waits": "", "next_look": None, "paused_by": ""}
     return Decision(view.model_copy(update=back | {"back_at": at}), (Event("revert", "fail", cause, who, back=True),))
 
 
@@ -83,16 +85,16 @@ def _going_back(view: View, facts: Facts, at: datetime) -> View:
     """``reverted`` when every ring is told so and no node that is there serves the release any more.
 
     With a newer release waiting that is not waited for longer than ``patience_seconds``: nodes that do not go back are
-    told so still, and one that cannot holds nobody up.
+    told so still, and neither one that cannot nor a place that refuses holds everybody up.
     """
+    is_over = at - (view.back_at or at) > timedelta(seconds=view.strategy.patience_seconds)
+    gives_way = {"state": "reverted"} if facts.newer and is_over else {}
     if facts.refused:
-        return view.model_copy(update={"reason": f"{view.cause}; going back is refused: {facts.refused}"})
+        return view.model_copy(update={"reason": f"{view.cause}; going back is refused: {facts.refused}"} | gives_way)
     if facts.stuck:
         names = ", ".join(facts.stuck[:5]) + (", …" if len(facts.stuck) > 5 else "")
-        view = view.model_copy(update={"reason": f"{view.cause}; {len(facts.stuck)} still serve it: {names}"})
-        is_over = at - (view.back_at or at) > timedelta(seconds=view.strategy.patience_seconds)
-        gives_way = facts.newer and facts.applied and is_over
-        return view.model_copy(update={"state": "reverted"}) if gives_way else view
+        reason = f"{view.cause}; {len(facts.stuck)} still serve it: {names}"
+        return view.model_copy(update={"reason": reason} | (gives_way if facts.applied else {}))
     if facts.stuck is None or not facts.applied or not facts.complete:
         return view
     return view.model_copy(update={"state": "reverted", "reason": view.cause})

@@ -107,6 +107,7 @@ def _report_row(message: Message, node: str, service: str, at: datetime, recent:
         "staged": report.staged,
         "refused": report.refused,
         "last_error": (report.last_error or "")[:_ERROR_CHARS].replace("\0", "") or None,
+        "profile": report.profile,
         "counted": _counted(report),
     }
 
@@ -118,6 +119,8 @@ def _check(report: Report, node: str, service: str) -> None:
     digests = report.wanted, report.serving, report.staged, report.refused
     if len(node) > 128 or len(service) > 64 or any(len(d) > 80 or "\0" in d for d in digests if d):
         raise ValueError("a name or digest is too long")
+    if report.profile and (len(report.profile) > 64 or "\0" in report.profile):
+        raise ValueError("the name of its profile is too long")
     if not 0 <= report.ring < 2**31:
         raise ValueError(f"there is no ring {report.ring}")
 

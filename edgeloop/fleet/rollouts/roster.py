@@ -45,6 +45,7 @@ nodes = sa.Table(
     sa.Column("refused", sa.String(80)),
     sa.Column("refused_at", sa.DateTime(timezone=True)),
     sa.Column("last_error", sa.Text),
+    sa.Column("profile", sa.String(64)),
     # What it counted, and the release that it counted under: the one it serves, or served until it had none.
     sa.Column("counted", sa.Text, nullable=False),
     sa.Column("counted_of", sa.String(80)),
@@ -109,6 +110,14 @@ class Roster:
             counted = counted.where(_is_of_ring(at))
         found = self._database.all(counted.group_by(nodes.c.ring).order_by(nodes.c.ring))
         return {int(row["ring"]): int(row["count"]) for row in found}
+
+    def profiles(self, service: str, at: datetime) -> dict[str, list[str]]:
+        """The nodes of each hardware profile, in order; without those that are :data:`GONE` or have none."""
+        query = sa.select(nodes.c.profile, nodes.c.node).order_by(nodes.c.profile, nodes.c.node)
+        found: dict[str, list[str]] = {}
+        for profile, node in self._rows(query.where(*self._of(service), _is_of_ring(at), nodes.c.profile.is_not(None))):
+            found.setdefault(profile, []).append(node)
+        return found
 
     def serving(self, service: str, release: str, at: datetime) -> list[str]:
         """The online nodes that serve ``release``, in order."""

@@ -63,10 +63,16 @@ def former_of(store: StateStore, service: str, release: str, stands: dict[int, s
     return good[0] if good and good[0] != release else None
 
 
+def within_the_hour(store: StateStore, view: View) -> View:
+    """``view``, counting the nodes that the rollout before it told to switch: an hour does not begin with a release."""
+    last = next(iter(store.standing(view.service)), None)
+    return view.model_copy(update={"touches": last.view.touches}) if last else view
+
+
 def at_its_turn(store: StateStore, view: View) -> View:
     """A queued rollout, begun at what the one before it left behind."""
     before = {ring.ring: ring.stands for ring in view.rings if ring.stands} | by_last_rollout(store, view.service)
-    return began(view, before, former_of(store, view.service, view.release, before))
+    return within_the_hour(store, began(view, before, former_of(store, view.service, view.release, before)))
 
 
 def adopt(fleet: FleetStore, store: StateStore, services: Callable[[str], Service], at: datetime) -> None:

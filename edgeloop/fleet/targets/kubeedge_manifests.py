@@ -58,12 +58,13 @@ def group_name(ring: int) -> str:
 
 def node_labels(ring: int, options: KubeEdgeOptions) -> dict[str, str]:
     """Labels by which the nodes of a ring are known."""
-    own = {_BELONGING: group_name(ring)} if options.groups else _marks(ring, options)
+    own = {_BELONGING: group_name(ring)} if options.groups else marks(ring, options)
     arch = "amd64" if options.image == "savedmodel" else options.arch
     return {**options.node_selector, EDGE: "", **own, **({"kubernetes.io/arch": arch} if arch else {})}
 
 
-def _marks(ring: int, options: KubeEdgeOptions) -> dict[str, str]:
+def marks(ring: int, options: KubeEdgeOptions) -> dict[str, str]:
+    """Labels that tell a ring's nodes from those of other rings."""
     return dict(options.ring_labels.get(ring) or {RING: str(ring)})
 
 
@@ -73,7 +74,7 @@ def node_group(ring: int, options: KubeEdgeOptions | None = None) -> Manifest:
         "apiVersion": NODE_GROUPS.api_version,
         "kind": NODE_GROUPS.kind,
         "metadata": {"name": group_name(ring), "labels": {**MANAGED, RING: str(ring)}},
-        "spec": {"matchLabels": _marks(ring, options or KubeEdgeOptions())},
+        "spec": {"matchLabels": marks(ring, options or KubeEdgeOptions())},
     }
 
 

@@ -8,12 +8,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeloop.bench.delivery import deltas, image, models
+from edgeloop.bench.delivery import deltas, image, models, travel
 from edgeloop.bench.delivery.counted import CountedStore
 from edgeloop.bench.delivery.deltas import bsdiff_delta, gzip_size, zstd_apply, zstd_delta, zstd_size
 from edgeloop.bench.delivery.models import Line, NoWeights, fine_tuned, make_line
@@ -25,11 +26,14 @@ from edgeloop.clients.objects import MemoryStore
 from edgeloop.fleet.approvals import APPROVED
 from edgeloop.release.oci.layout import Layout
 from edgeloop.release.oci.records import Arch
+from edgeloop.samples.profiles import list_profiles
 from edgeloop.samples.records import digest
-from edgeloop.samples.releases import blob_key, metadata_key
+from edgeloop.samples.releases import Release, Variant, blob_key, metadata_key
+from tests.conftest import ROOT
 from tests.unit.release.oci.make import base_layout
 
 ARCH: Arch = "amd64"
+PROFILES = list_profiles([ROOT / "deployments" / "profiles"])
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +131,28 @@ def test_the_channel_is_as_full_as_it_gets(made: Made, tmp_path: Path) -> None:
     newest = max(roles, key=lambda role: int(role["signed"]["version"]))["signed"]["targets"]
     assert len(newest) == APPROVED
     assert all(target["custom"]["approved"] for target in newest.values())
+
+
+def test_with_every_profile_and_a_twin_a_new_head_still_fits(
+    extractor: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node reads the manifest with all variants, and what is said beside all approvals that are kept."""
+
+    def varied(**values: Any) -> Release:
+        told = {"runtime": "litert", "precision": "int8", "agreement": 0.995, "compared": 200}
+        variants = [Variant.model_validate({"profile": name, "layers": values["layers"], **told}) for name in PROFILES]
+        return Release(**values, variants=variants)
+
+    monkeypatch.setattr(models, "Release", varied)
+    monkeypatch.setattr(travel, "_APPROVERS", {"approved": ["someone@example.org"], "twin": [digest(b"reports")]})
+    store = MemoryStore()
+    line = make_line(store, extractor.read_bytes(), 10)
+    site = Site(store, tmp_path, line, Fleet())
+    site.first()
+    site.look()
+    found = site.move(line.head)
+    wider = found.bytes + (2048 - line.features) * 10 * 2  # half a float for each label
+    assert found.parts["manifest"] > 4000 and wider <= LIMIT
 
 
 def test_a_node_that_does_not_follow_is_no_figure(made: Made, tmp_path: Path) -> None:

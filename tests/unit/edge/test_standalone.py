@@ -69,7 +69,7 @@ def test_the_files_tell_which_variant_they_are(tmp_path: Path, store: MemoryStor
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        (MANIFEST, None, r"release\.json cannot be read \(No such file or directory\): name a packed release"),
+        (MANIFEST, None, r"release\.json cannot be read \(No such file or directory\): name the folder of a release"),
         (MANIFEST, b"{}", r"release\.json is no manifest"),
         ("model.onnx", None, r"model\.onnx is missing: release\.json names it"),
         (

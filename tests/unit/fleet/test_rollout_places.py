@@ -12,11 +12,13 @@ import pytest
 from edgeloop.clients.cluster import DAEMON_SETS, ClusterUnavailable
 from edgeloop.fleet.publisher import Publisher
 from edgeloop.fleet.rollouts.state_store import StateStore
+from edgeloop.fleet.show import ExpiredSignature
 from edgeloop.fleet.signing import Keys
 from edgeloop.fleet.targets.kubeedge import KubeEdgeTarget
 from edgeloop.fleet.targets.kubeedge_manifests import KubeEdgeOptions, daemonset
 from edgeloop.fleet.targets.protocol import Wave
 from edgeloop.samples.records import now
+from edgeloop.samples.releases import Release, Variant, release_key
 from tests.unit.fleet.home import EDGE, HEAD, OLD_HEAD, SERVICE, Home, heard
 from tests.unit.fleet.targets.edge import EdgeCluster, release
 from tests.unit.fleet.targets.sites import Site
@@ -68,6 +70,11 @@ BAD = {
         {"a": "version: 2\nname: a\notherwise: 0\nrings: {}\ntargets: {kubeedge: {context: west}}"},
         "ring 1, the fleet has 0",
     ),
+    "labels and no labels": (
+        "kubeedge",
+        {"a": HEAD + "rings: {0: {zone: hall}}\ntargets: {kubeedge: {context: west}}"},
+        "rings 0 and 1 overlap on kubeedge, a node may have topology.kubernetes.io/zone=hall, edgeloop/ring=1",
+    ),
     "target twice": (
         "kubeedge",
         {"a": HEAD + EDGE, "b": HEAD + EDGE.replace("[x]", "[y]")},
@@ -101,6 +108,29 @@ def test_what_cannot_be_followed_is_one_line_and_begins_nothing(home: Home, case
     assert home.app.fleet.history("rater") == []
 
 
+WINDOW = "windows: [{from: '%s', to: '%s', zone: Europe/Berlin}]"
+
+
+@pytest.mark.parametrize("verb", ["start", "plan"])
+@pytest.mark.parametrize(
+    ("rollout", "part"),
+    [
+        (WINDOW % ("02:30", "05:00"), "begin at 03:00 or leave sun out"),
+        (WINDOW % ("01:00", "02:30"), "end at 03:00 or leave sun out"),
+        ("rings: {1: {%s}}" % (WINDOW % ("02:30", "05:00")), "begin at 03:00 or leave sun out"),
+    ],
+)
+def test_a_window_in_a_gap_of_summer_time_begins_nothing(home: Home, verb: str, rollout: str, part: str) -> None:
+    home.approve()
+    home.write("services/rater.yaml", SERVICE.replace("{target: %s}", f"{{{rollout}}}") % "[0, 1]")
+    code, found = home.run("rollout", verb, "rater", "3")
+    assert code == 2
+    assert "window 02:30 Europe/Berlin does not exist on 20" in found["error"]
+    assert found["error"].endswith(part)
+    assert StateStore(home.app.fleet.database).opened("rater") == (None, None)
+    assert home.app.fleet.history("rater") == []
+
+
 @pytest.mark.parametrize("verb", ["start", "plan"])
 def test_on_a_channel_that_ran_out_nothing_begins(home: Home, verb: str) -> None:
     """Unless its keys are here: then the next tick signs it anew."""
@@ -113,6 +143,44 @@ def test_on_a_channel_that_ran_out_nothing_begins(home: Home, verb: str) -> None
     assert "the signature of releases ran out" in found["error"]
     assert "edgeloop release sign" in found["error"]
     assert StateStore(home.app.fleet.database).opened("rater") == (None, None)
+
+
+def test_on_a_channel_that_ran_out_nothing_is_rolled_back(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is under way can still be ended: nothing new is promised by that."""
+    good = Release(service="rater", version="2", run_id="r", dataset="d", layers=[])
+    home.app.store.create(release_key("rater", good.digest), good.to_bytes())
+    long_ago = now() - timedelta(days=3 * 365)
+    Publisher(home.app.store, Keys(home.app.settings.keys_folder), lambda: long_ago).approve("rater", good.digest)
+    monkeypatch.setattr(StateStore, "good", lambda *_: [good.digest])
+    (home.app.settings.keys_folder / "releases.pem").unlink()
+    code, found = home.run("rollback", "rater")
+    assert code == 2
+    assert "the signature of releases ran out" in found["error"]
+    assert StateStore(home.app.fleet.database).opened("rater") == (None, None)
+    with pytest.raises(ExpiredSignature):  # nor does the alias begin anything
+        home.app.promotion.rollouts.start(home.app.service("rater"), good.digest, "alias", "champion", again=True)
+    home.serves("kubeedge")
+    assert "no fleet says where target kubeedge is" in home.run("rollback", "rater")[1]["error"]
+
+
+@pytest.mark.parametrize("verb", ["start", "plan"])
+def test_nodes_of_a_profile_without_a_variant_are_named_and_nothing_begins(home: Home, verb: str) -> None:
+    heard(home, [("a", 0, None, None)], profile="generic-amd64")
+    heard(home, [(f"pi-{n}", 1, None, None) for n in range(4)], profile="raspberry-pi-4")
+    heard(home, [("bare", 1, None, None)])
+    told = {"runtime": "litert", "precision": "int8", "layers": [], "agreement": 1.0, "compared": 9}
+    variants = [Variant.model_validate({"profile": name, **told}) for name in ("generic-amd64", "raspberry-pi-4")]
+    for version, count in (("4", 1), ("5", 2)):
+        made = Release(service="rater", version=version, run_id="r", dataset="d", layers=[], variants=variants[:count])
+        home.app.store.create(release_key("rater", made.digest), made.to_bytes())
+        home.app.fleet.add_release("rater", version, made.digest)
+        home.app.channel.approve("rater", made.digest)
+    code, found = home.run("rollout", verb, "rater", "4")
+    assert code == 2
+    assert "4 nodes (pi-0, pi-1, pi-2 …): release" in found["error"]
+    assert "has no variant for profile 'raspberry-pi-4', only generic-amd64: add it to" in found["error"]
+    assert StateStore(home.app.fleet.database).opened("rater") == (None, None)
+    assert home.run("rollout", verb, "rater", "5")[0] == 0
 
 
 def test_without_the_client_the_extra_is_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

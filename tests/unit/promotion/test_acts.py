@@ -39,7 +39,10 @@ def test_the_second_word_lets_it_roll() -> None:
     world = waiting()
     assert approve(world.parts, world.service, "alice", "looks right").version == "2"
     assert world.reconcile().started
-    assert world.signer.signed[release_of("2")] == {"approved": ["alice"]}
+    assert world.signer.signed[release_of("2")] == {
+        "approved": ["alice"],
+        "twin": [f"report of {release_of('2')}"],
+    }
     assert world.ledger()[-2:] == [
         ("approve", "2", "1", "alice", "looks right"),
         ("promotion", "2", "1", "alias", "version 2 is champion, approved by alice"),

@@ -11,6 +11,7 @@ from edgeloop.errors import BadInput, EdgeloopError
 from edgeloop.promotion.parts import NoTwin
 from edgeloop.promotion.reconcile import CircularPromotion, describe
 from edgeloop.promotion.records import Outcome
+from edgeloop.samples.delivery import TwinRules
 from edgeloop.samples.service import Service
 from tests.unit.promotion.world import World, release_of
 
@@ -208,32 +209,47 @@ def test_a_release_that_was_withdrawn_is_not_signed_again_by_its_alias() -> None
     world.out("1")
     world.fleet.record("rater", "withdraw", release_of("2"), verdict="fail", reason="it leaks", who="ann", version="2")
     world.set("2")
-    assert world.signer.signed == {release_of("1"): {}}
+    assert set(world.signer.signed) == {release_of("1")}
     assert (world.champion(), world.rollouts.began) == ("1", [release_of("1")])
     assert world.ledger()[-1] == ("reject", "1", "2", "channel", "ann withdrew it: it leaks; promote another version")
 
 
 def test_a_twin_that_is_not_asked_for_does_not_run() -> None:
-    world = World()
+    world = World(twin={"rehearse": False})
     world.set("1")
     assert world.rehearser.ran == {}
+    assert world.signer.signed == {release_of("1"): {}}
 
 
 def test_a_twin_that_passes_goes_before_the_rollout() -> None:
-    world = World(twin={"required": True})
+    world = World()
     assert world.set("1").started
     assert world.rehearser.ran == {release_of("1"): "pass"}
     assert world.signer.signed == {release_of("1"): {"twin": [f"report of {release_of('1')}"]}}
 
 
-def test_a_twin_that_fails_keeps_the_fleet_and_moves_the_alias_back() -> None:
-    world = World(twin={"required": True})
+@pytest.mark.parametrize("required", [False, True])
+def test_a_twin_that_fails_keeps_the_fleet_and_moves_the_alias_back(required: bool) -> None:
+    world = World(twin={"required": required})
     world.out("1")
     world.rehearser.says = "fail"
     world.set("2")
     assert world.rollouts.began == [release_of("1")]
     assert world.champion() == "1"
     assert world.ledger()[-1] == ("reject", "1", "2", "twin", "the digital twin refused it: see its report")
+
+
+def test_a_twin_that_is_not_sure_holds_up_only_who_asked_for_it() -> None:
+    for required, state in ((False, "released"), (True, "waiting")):
+        world = World(twin={"required": required})
+        world.rehearser.says = "inconclusive"
+        assert world.set("1").state == state
+        assert list(world.rehearser.ran) == [release_of("1")]
+
+
+def test_to_require_a_twin_and_not_to_rehearse_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"twin\.required needs a rehearsal"):
+        TwinRules(rehearse=False, required=True)
 
 
 def test_a_twin_that_cannot_run_is_said_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

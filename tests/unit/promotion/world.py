@@ -49,8 +49,8 @@ class Rehearser:
         self.ran[release] = self.says
         return self.says
 
-    def reports(self, service: Service, release: str) -> list[str]:
-        return [f"report of {release}"] if release in self.ran else []
+    def report(self, service: Service, release: str) -> str | None:
+        return f"report of {release}" if release in self.ran else None
 
 
 class Signer:

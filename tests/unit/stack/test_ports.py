@@ -14,6 +14,7 @@ from edgeloop.stack.ports import (
     HOST,
     HeldPorts,
     PortTaken,
+    UnknownPart,
     choose_ports,
     default_port,
     earlier_ports,
@@ -54,6 +55,12 @@ def test_a_free_port_is_held_until_released() -> None:
 def test_a_wanted_port_that_is_taken_is_refused_by_name(tmp_path: Path, listener: int) -> None:
     with pytest.raises(PortTaken, match=rf"port {listener} of mlflow .*--port mlflow=.*--free-ports"):
         choose_ports(["mlflow"], tmp_path, {"mlflow": listener}, free=True)
+
+
+def test_a_port_of_a_part_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(UnknownPart, match=r"--port prefekt=.*it has prefect, edge-1$"):
+        choose_ports(["prefect", "edge-1"], tmp_path, {"prefekt": 4201}, free=True)
+    assert not (tmp_path / "ports.json").exists()
 
 
 def test_ports_are_kept_over_restarts(tmp_path: Path) -> None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from edgeloop.clients.model_types import Answer
 from edgeloop.samples.profiles import Profile
-from edgeloop.samples.releases import NoVariant
+from edgeloop.samples.records import digest
+from edgeloop.samples.releases import NoVariant, blob_key
 from edgeloop.twin import rehearser as module
 from edgeloop.twin.kept import keep
 from edgeloop.twin.records import Outcome, TwinReport
 from edgeloop.twin.rehearser import Twin
-from edgeloop.twin.run import ProfileTooSmall, rehearse
+from edgeloop.twin.run import ProfileTooSmall, _Rehearsal, rehearse
+from edgeloop.twin.traffic import Traffic
 from tests.unit.twin.house import House, profile, report
+
+if TYPE_CHECKING:
+    from edgeloop.twin.asking import Sender
 
 PROFILES = [profile("pi"), profile("jetson")]
 
@@ -81,15 +90,47 @@ def test_after_one_failed_the_others_need_not_run(stage: Stage) -> None:
 def test_a_rehearsal_that_was_not_sure_is_settled_by_a_later_one(stage: Stage) -> None:
     stage.ends = {"pi": "inconclusive", "jetson": "pass"}
     stage.rehearse()
-    stage.keep(PROFILES[0], "pass")
+    sure = stage.keep(PROFILES[0], "pass")
     assert stage.outcome() == "pass"
-    assert len(stage.twin.reports(stage.house.service, stage.release.digest)) == 2
+    listed = stage.twin.report(stage.house.service, stage.release.digest)
+    assert listed is not None
+    reports = json.loads(stage.house.store.get(blob_key(listed)))["reports"]
+    assert list(reports) == ["jetson", "pi"] and reports["pi"] == digest(sure.to_bytes())
+
+
+def test_one_report_is_named_itself(stage: Stage) -> None:
+    assert stage.twin.report(stage.house.service, stage.release.digest) is None
+    only = stage.keep(PROFILES[0], "pass")
+    assert stage.twin.report(stage.house.service, stage.release.digest) == digest(only.to_bytes())
 
 
 def test_what_was_rehearsed_is_not_rehearsed_again(stage: Stage) -> None:
     known = stage.keep(PROFILES[0], "pass")
     parts = stage.house.parts(command=("/does/not/exist",))
     assert rehearse(parts, stage.house.service, stage.release, PROFILES[0]) == known
+
+
+class Slow:
+    """A sender whose first answers are late."""
+
+    def __init__(self, late: int) -> None:
+        self.late, self.asked = late, 0
+
+    def ask(self, payload: bytes) -> Answer:
+        self.asked += 1
+        if self.asked <= self.late:
+            time.sleep(0.06)
+        return Answer("1.0", None, None, None)
+
+
+@pytest.mark.parametrize(("late", "asked"), [(0, 3), (3, 6), (6, 6)])
+def test_late_answers_are_asked_for_once_more_and_the_better_figures_count(stage: Stage, late: int, asked: int) -> None:
+    house = stage.house
+    rehearsal = _Rehearsal(house.parts(), house.service, stage.release, profile(latency_ms_p99=50), lambda _: None)
+    sender = Slow(late)
+    rehearsal._replay(cast("Sender", sender), Traffic([b"a", b"b", b"c"], "captured"))
+    assert (sender.asked, rehearsal.found["inputs"], rehearsal.found["errors"]) == (asked, 3, 0)
+    assert (rehearsal.found["p99_ms"] > 50) == (late == 6)
 
 
 def test_what_cannot_run_is_said_before_anything_does(stage: Stage) -> None:

@@ -1,9 +1,9 @@
-"""A report can be read in a terminal, and on a page whatever is in it."""
+"""A report can be read in a terminal."""
 
 from __future__ import annotations
 
 from edgeloop.twin.records import Load
-from edgeloop.twin.show import fragment, load_text, text
+from edgeloop.twin.show import load_text, text
 from tests.unit.twin.house import profile, report
 
 
@@ -31,10 +31,3 @@ def test_a_limit_that_is_not_the_nodes_is_said() -> None:
     assert said("sender", 1, 2) == "holds 1.0, breaks at 2.0 requests/s (the sender's limit, the node may take more)"
     assert said("time", 5, None) == "holds 5.0 requests/s, then the time was over"
     assert said("time", None, None).startswith("too slow")
-
-
-def test_on_a_page_everything_is_text() -> None:
-    hostile = "<script>alert(1)</script>"
-    made = fragment(report(reasons=[hostile], notes=[hostile], outcome="fail"))
-    assert "<script" not in made and made.count("&lt;script&gt;") == 2
-    assert made.startswith("<section><h3>Twin on bench: <strong>fail</strong>")

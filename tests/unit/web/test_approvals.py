@@ -19,9 +19,9 @@ from tests.unit.web.test_page import HOSTILE, shown
 
 def test_nothing_waits_where_everything_is_released(tmp_path: Path) -> None:
     world = World(tmp_path)
-    assert waiting(world.fleet, ["rater"]) == []
+    assert waiting(world.fleet, MemoryStore(), ["rater"]) == []
     world.out("1")
-    assert waiting(world.fleet, ["rater"]) == []
+    assert waiting(world.fleet, MemoryStore(), ["rater"]) == []
 
 
 def test_what_waits_is_shown_with_its_figures(tmp_path: Path) -> None:
@@ -33,9 +33,10 @@ def test_what_waits_is_shown_with_its_figures(tmp_path: Path) -> None:
         precision="int8", size=4096, agreement=0.995, compared=200, p50_ms=1.0, p99_ms=2.5, at=now(),
     )  # fmt: skip
     Measured(world.fleet.database).record(figures)
-    found = report(release=release_of("1"), profile=profile("generic-arm64"))
-    keep(MemoryStore(), Rehearsals(world.fleet.database), found)
-    (one,) = waiting(world.fleet, ["rater"])
+    found = report(release=release_of("1"), profile=profile("generic-arm64"), notes=["ran on amd64"])
+    store = MemoryStore()
+    keep(store, Rehearsals(world.fleet.database), found)
+    (one,) = waiting(world.fleet, store, ["rater"])
     assert (one["service"], one["version"], one["state"], one["who"]) == ("rater", "1", "waiting", "gate")
     assert one["gate"] == {"verdict": "pass", "reason": "better"}
     assert one["commands"][0] == "edgeloop release approve rater --version 1"
@@ -47,12 +48,28 @@ def test_what_waits_is_shown_with_its_figures(tmp_path: Path) -> None:
     assert "rater waiting version 1 Waits for a second person: edgeloop release approve rater --version 1" in text
     assert "The gate said pass: better Approved by nobody Variants generic-arm64: int8, agrees on 99.5 %" in text
     assert "4 KiB, p99 2.5 ms The twin said generic-arm64: pass, breaks at 150.0 requests/s To type edgeloop" in text
+    assert "Twin on generic-arm64: pass ran on amd64 Looked at Found Asked for self-check passes passes" in text
+    assert "errors 0 of 200 at most 0.0% agreement 100.0% (200 of 200 captured inputs) at least 98.0%" in text
+    assert "p99 on generic-arm64 5.0 ms at most 500 ms memory 120.0 MB at most 512 MB" in text
+
+
+def test_a_report_that_is_lost_leaves_the_outcome(tmp_path: Path) -> None:
+    world = World(tmp_path, approvals={"second": True})
+    world.set("1")
+    lost = keep(MemoryStore(), Rehearsals(world.fleet.database), report(release=release_of("1")))
+    (one,) = waiting(world.fleet, MemoryStore(), ["rater"])
+    text = shown(lambda: {**healthy(), "promotions": [one]})
+    assert f"Twin on bench: pass twin report {lost.report} is not in" in text
 
 
 def test_what_people_write_is_text(tmp_path: Path) -> None:
     world = World(tmp_path, approvals={"second": True})
     world.set("1")
-    (one,) = waiting(world.fleet, ["rater"])
+    hostile_report = report(release=release_of("1"), outcome="fail", reasons=[HOSTILE], notes=[HOSTILE])
+    store = MemoryStore()
+    keep(store, Rehearsals(world.fleet.database), hostile_report)
+    (one,) = waiting(world.fleet, store, ["rater"])
+    assert one["twin"][0]["reasons"] == [HOSTILE]
     hostile = {**one, "reason": HOSTILE, "who": HOSTILE, "version": HOSTILE}
     answer = Browser(lambda: {**healthy(), "promotions": [hostile]}).get("/")
     assert answer.status_code == 200

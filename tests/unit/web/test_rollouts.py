@@ -98,6 +98,12 @@ def test_rings_that_were_taken_back_say_so(world: World) -> None:
     revert(world.fleet, "rater", "ann", "customers")
     one = the_one(world)
     assert [(ring["state"], ring["asks"]) for ring in one["rings"]] == [("reverting", False)] * 2
+    world.channel.approved.remove(OLD)
+    world.tick()
+    one = the_one(world)
+    assert one["waits"] == "every ring to be back"
+    assert one["reason"].startswith("reverted by ann: customers; going back is refused: release sha256:")
+    world.channel.approved.add(OLD)
     assert world.run().state == "reverted"
     one = the_one(world)
     assert [(ring["state"], ring["switched"]) for ring in one["rings"]] == [("reverted", 0)] * 2

@@ -160,6 +160,15 @@ def test_a_second_word_while_it_is_paused_says_that_it_is(make: Make) -> None:
         approve(world.fleet, "rater", 1, "bob")
 
 
+def test_after_its_word_a_ring_does_not_ask_for_it_until_the_next_tick(make: Make) -> None:
+    world = make(rings={1: {"approve": True}})
+    world.start(NEW)
+    assert world.run().waits == "approval"
+    said = approve(world.fleet, "rater", 1, "bob")
+    assert (said.waits, said.reason) == ("", "ring 1 may switch, says bob")
+    assert world.run().state == "done"
+
+
 def test_what_all_rings_run_already_is_not_begun(make: Make) -> None:
     world = make()
     world.nodes["a"].cannot = {NEW}

@@ -143,6 +143,7 @@ HOSTILE = [
     b'{"node": "odd", "ring": 99999999999999999999, "service": "rater", "at": "2026-11-21T12:00:00Z"}',
     b'{"node": "odd", "ring": -1, "service": "rater", "at": "2026-11-21T12:00:00Z"}',
     b'{"node": "odd", "ring": 0, "service": "rater", "at": "2026-11-21T12:00:00Z", "serving": "%s"}' % (b"x" * 81),
+    b'{"node": "odd", "ring": 0, "service": "rater", "at": "2026-11-21T12:00:00Z", "profile": "%s"}' % (b"x" * 65),
 ]
 
 

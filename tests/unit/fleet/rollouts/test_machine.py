@@ -17,7 +17,7 @@ from edgeloop.fleet.channel import Rings
 from edgeloop.fleet.rollout import abort, approve, pause, resume, revert, rollback, stop
 from edgeloop.fleet.rollouts import tick as ticking
 from edgeloop.fleet.rollouts.decide import Decision, decide
-from edgeloop.fleet.rollouts.facts import Facts
+from edgeloop.fleet.rollouts.facts import Facts, waited
 from edgeloop.fleet.rollouts.moves import move_node
 from edgeloop.fleet.rollouts.states import ENDED, TERMINAL, View, desired
 from edgeloop.fleet.rollouts.windows import opens
@@ -53,7 +53,17 @@ def checked(view: View, facts: Facts, at: datetime) -> Decision:
             assert not view.paused_by
             assert after.approved_by or not view.step(after.ring).approve
             assert not view.windows(after.ring) or opens(view.windows(after.ring), at) == at
+    if view.state == "reverting" and decision.view.state == "reverted":
+        assert facts.applied and facts.stuck is not None and (facts.newer or not facts.stuck), facts
+    if view.state != "superseded" and decision.view.state == "superseded":
+        assert is_between_rings(decision.view, facts, at) or view.state == "holding", view
     return decision
+
+
+def is_between_rings(view: View, facts: Facts, at: datetime) -> bool:
+    """Whether none of the ring's nodes was told to switch, or it would have been held."""
+    is_late = waited(view.current, at) > timedelta(seconds=view.strategy.patience_seconds)
+    return view.current.state in {"waiting", "staging", "staged"} or bool(facts.refused) or is_late
 
 
 class Rollouts(RuleBasedStateMachine):

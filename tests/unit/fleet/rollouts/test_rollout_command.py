@@ -13,7 +13,9 @@ from edgeloop.bootstrap import App
 from edgeloop.cli import main
 from edgeloop.commands.rollout import status_text
 from edgeloop.fleet.publisher import Publisher
-from edgeloop.fleet.rollout import RolloutStatus
+from edgeloop.fleet.rollout import RolloutStatus, pause, revert
+from edgeloop.fleet.rollouts.state_store import StateStore
+from edgeloop.samples.records import now
 from edgeloop.settings import load_settings
 from tests.unit.fleet.rollouts.world import NEW, NEXT
 
@@ -60,6 +62,44 @@ def test_a_rollout_is_planned_begun_paused_and_taken_back(tmp_path: Path, capsys
     app.fleet.close()
 
 
+def test_every_change_is_told_until_it_ends_or_waits_for_a_person(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = App(load_settings(tmp_path))
+    app.fleet.add_release("digits", "3", NEW)
+    run(capsys, tmp_path, "rollout", "start", "digits", "3", "--reason", "because")
+    store = StateStore(app.fleet.database)
+    #: What others do while it sleeps: nothing, a tick, nothing, a pause; then a tick, a revert.
+    soaks = {"waits": "soak", "reason": "it soaks"}
+    acts: list[Any] = [None, soaks, None, lambda: pause(app.fleet, "digits", "ann")]
+    acts += [{"waits": "", "paused_by": "", "reason": "on"}, lambda: revert(app.fleet, "digits", "ann", "enough")]
+
+    def others(_seconds: float) -> None:
+        act = acts.pop(0)
+        if isinstance(act, dict):
+            [saved] = store.open()
+            assert store.save(saved, saved.view.model_copy(update=act), (), now())
+        elif act is not None:
+            act()
+
+    monkeypatch.setattr("edgeloop.commands.rollout.time.sleep", others)
+
+    def watched() -> tuple[list[str], str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["--home", str(tmp_path), "rollout", "status", "digits", "--watch"])
+        assert not ended.value.code
+        out, err = capsys.readouterr()
+        told = [line.partition(" is ")[2] for line in err.splitlines() if line.startswith("digits: ")]
+        return told, out.splitlines()[0].partition(" is ")[2]
+
+    assert watched() == (["moving: because", "moving: it soaks"], "moving: paused by ann")
+    assert (watched(), len(acts)) == (([], "moving: paused by ann"), 2)
+    others(0)
+    assert watched() == (["moving: on"], "reverted: reverted by ann: enough")
+    assert acts == []
+    app.fleet.close()
+
+
 def test_what_waits_is_told_with_what_it_waits_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     app = App(load_settings(tmp_path))
     said = []
@@ -72,7 +112,8 @@ def test_what_waits_is_told_with_what_it_waits_for(tmp_path: Path, capsys: pytes
     with pytest.raises(SystemExit):
         main(["--home", str(tmp_path), "rollout", "status", "digits"])
     heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("digits")]
-    assert [head.split(":")[1].split(" of ")[0] for head in heads] == [" rollout 1", " rollout 2"]
+    told = [head.split(":")[1].split(" (")[0] for head in heads]
+    assert told == [" rollout 1 of version 3", " rollout 2 of version 4"]
     assert "is queued: waits until rollout 1 has come to the end of its ring" in heads[1]
     app.fleet.close()
 
@@ -86,6 +127,17 @@ def test_until_when_it_waits_is_told() -> None:
     assert told.splitlines()[1] == "rollout 7 was dropped: for ann"
 
 
+def test_a_ring_that_no_tick_has_looked_at_does_not_read_as_empty_and_who_approved_is_told() -> None:
+    ring = {"state": "waiting", "batch": 0, "nodes": 0, "online": 0, "switched": 0, "failed": 0}
+    seen = ring | {"ring": 0, "state": "staged", "nodes": 3, "online": 2, "approved_by": ["ann", "bob"]}
+    known = {"service": "digits", "release": NEW, "former": None, "state": "moving", "wave": 0, "reason": "it moves"}
+    status = RolloutStatus.model_validate(known | {"rings": [seen, ring | {"ring": 1}]})
+    lines = status_text(status).splitlines()
+    assert lines[2].split() == ["0", "staged", "0", "0", "of", "2", "3", "0", "ann,", "bob"]
+    assert lines[3].split() == ["1", "waiting", "0", "-", "-", "-"]
+    assert "approved by" not in status_text(RolloutStatus.model_validate(known | {"rings": [ring | {"ring": 1}]}))
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [
@@ -93,8 +145,10 @@ def test_until_when_it_waits_is_told() -> None:
         (("rollout", "plan", "digits"), "has no release"),
         (("rollout", "status", "digits"), "digits was never rolled out"),
         (("rollout", "plan", "nothing"), "unknown service 'nothing'"),
+        (("rollout", "start", "nothing", "9"), "unknown service 'nothing'"),
         (("rollout", "approve", "digits", "--ring", "1"), "nothing of digits is under way"),
-        (("rollout", "abort", "digits"), "nothing of digits is under way"),
+        (("rollout", "abort", "digits"), "nothing of digits is under way, it was never rolled out: promote a version"),
+        (("rollout", "pause", "digitz"), "unknown service 'digitz'"),
         (("rollback", "digits"), "no good release before"),
     ],
 )

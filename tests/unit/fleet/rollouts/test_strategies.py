@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from edgeloop.errors import BadInput
-from edgeloop.fleet.rollout import approve, revert
-from edgeloop.fleet.rollouts.batches import reach
+from edgeloop.fleet.rollout import abort, approve, revert
+from edgeloop.fleet.rollouts.batches import next_batch, reach
 from edgeloop.fleet.rollouts.checks import BadStrategy
 from edgeloop.fleet.rollouts.commands import SameApprover, UnknownRing
+from edgeloop.fleet.rollouts.evidence import RingEvidence
+from edgeloop.fleet.rollouts.facts import RingFacts
 from edgeloop.fleet.rollouts.plan import UnknownVersion, plan_rollout, release_named
 from edgeloop.fleet.rollouts.windows import BadWindow
+from edgeloop.samples.cohorts import EVERYONE, NOBODY
 from tests.unit.fleet.rollouts.strategies import Make, events, make
-from tests.unit.fleet.rollouts.world import NEW, OLD, of_day
+from tests.unit.fleet.rollouts.world import NEW, NEXT, OLD, of_day
 
 __all__ = ["make"]
 
@@ -127,6 +131,43 @@ def test_no_more_nodes_than_allowed_switch_in_an_hour(make: Make) -> None:
     assert world.served().count("new") == 4
 
 
+@pytest.mark.parametrize("ends", [None, abort])
+def test_a_newer_release_does_not_begin_the_hour_again(make: Make, ends: Callable[..., Any] | None) -> None:
+    """Going back does not wait for it."""
+    world = make(per_hour=2)
+    world.start(NEW)
+    for _ in range(9):
+        world.tick()
+        world.follow()
+    assert (world.served(), world.status().waits) == (["new"] * 2 + ["old"] * 4, "rate")
+    if ends is not None:
+        ends(world.fleet, "rater", "ann", "why")
+    world.start(NEXT)
+    for _ in range(9):
+        world.tick()
+        world.follow()
+    assert world.served().count("next") == 0
+    assert (world.status().release, world.status().waits) == (NEXT, "rate")
+    world.pass_time(3600)
+    world.follow()
+    for _ in range(9):
+        world.tick()
+        world.follow()
+    assert world.served().count("next") == 2
+    revert(world.fleet, "rater", "ann", "why")
+    world.tick()
+    world.follow()
+    assert world.served() == ["old"] * 6
+
+
+def test_a_ring_whose_nodes_all_switched_waits_for_no_rate_that_others_used_up(make: Make) -> None:
+    world = make(per_hour=1)
+    world.start(NEW)
+    view = world.view().model_copy(update={"touches": ((world.at, 5),)})
+    after = next_batch(view, view.rings[0], RingFacts(RingEvidence(), NOBODY), world.at)
+    assert (after.rings[0].below, after.touches) == (EVERYONE, ((world.at, 5), (world.at, 0)))
+
+
 def test_a_late_joiner_is_brought_to_what_its_ring_runs(make: Make) -> None:
     world = make()
     world.start(NEW)
@@ -207,6 +248,7 @@ def test_a_channel_that_fell_back_is_told_again_by_the_next_tick(make: Make, end
         ({"target": "kserve", "batches": [1]}, BadStrategy, "rollout.batches .* is for target agent, not kserve"),
         ({"target": "kubeedge", "rings": {0: {"batches": [0.5]}}}, BadStrategy, "rings.0.batches"),
         ({"target": "kubeedge", "per_hour": 5}, BadStrategy, "per_hour"),
+        ({"target": "kubeedge", "thresholds": {"require_accuracy": True}}, BadStrategy, "nobody labels what pods of"),
         ({"windows": [{"from": "01:00", "to": "02:00", "zone": "Mars/Base"}]}, BadWindow, "Mars/Base"),
         ({"rings": {1: {"windows": [{"from": "01:00", "to": "02:00", "zone": "No"}]}}}, BadWindow, "No"),
     ],

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from edgeloop.fleet.rollout import pause, resume, revert, rollback, stop
+from edgeloop.fleet.rollouts.decide import decide
+from edgeloop.fleet.rollouts.facts import Facts
 from edgeloop.fleet.rollouts.state_store import StateStore
 from edgeloop.samples.releases import Wanted
 from tests.unit.fleet.rollouts.world import LAST, NEW, NEXT, OLD, World
@@ -52,6 +56,33 @@ def test_a_node_that_cannot_go_back_does_not_hold_the_next_release_up(make: Make
     states = {v.release: (v.state, v.reason) for v in world.store.ended("rater")}
     assert states[NEW][0] == "reverted" and "1 still serve it: a" in states[NEW][1]
     assert states[NEXT][0] == "done" and world.served() == ["next"] * 4
+
+
+def test_a_place_that_refuses_to_go_back_does_not_hold_the_next_release_up(make: Make) -> None:
+    world = make(patience_seconds=100)
+    world.start(NEW)
+    world.tick()
+    world.follow()
+    revert(world.fleet, "rater", "ann", "worse")
+    refused, late = Facts(applied=False, refused="no fleet says where it is"), timedelta(seconds=101)
+    for at, newer, state in ((world.at, True, "reverting"), (world.at + late, False, "reverting")):
+        assert decide(world.view(), replace(refused, newer=newer), at).view.state == state
+    given_up = decide(world.view(), replace(refused, newer=True), world.at + late).view
+    assert given_up.state == "reverted"
+    assert given_up.reason == "reverted by ann: worse; going back is refused: no fleet says where it is"
+
+
+@pytest.mark.parametrize("lacks", [{"applied": False}, {"complete": False}, {"stuck": None}, {"refused": "no key"}])
+def test_nothing_is_taken_back_before_rings_are_told_and_all_was_heard(make: Make, lacks: dict[str, Any]) -> None:
+    world = make()
+    world.start(NEW)
+    world.tick()
+    world.follow()
+    revert(world.fleet, "rater", "ann", "worse")
+    known = Facts(stuck=())
+    assert decide(world.view(), known, world.at).view.state == "reverted"
+    assert decide(world.view(), replace(known, **lacks), world.at).view.state == "reverting"
+    assert decide(world.view(), replace(known, newer=True, **lacks), world.at).view.state == "reverting"
 
 
 def test_what_was_counted_at_the_first_try_does_not_fail_the_second(make: Make) -> None:

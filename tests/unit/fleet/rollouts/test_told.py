@@ -65,6 +65,22 @@ def test_rings_of_what_was_taken_back_say_so(make: Make) -> None:
     assert [ring.state for ring in world.view().rings] == ["passed", "staged"], "what is kept stays as it was"
 
 
+def test_a_first_release_that_is_taken_back_says_that_there_is_nothing_before_it() -> None:
+    world = World(regressor(rings=[0, 1]), {"a": 0, "b": 1})
+    try:
+        world.start(NEW)
+        assert revert(world.fleet, "rater", "ann", "why").reason == "reverted by ann: why"
+        world.start(NEXT)
+        world.tick()
+        world.follow()
+        said = revert(world.fleet, "rater", "ann", "why")
+        assert said.reason == "reverted by ann: why; there is no good release before it, so rings that have it keep it"
+        world.tick()
+        assert world.channel_says() == ["next", "-"]
+    finally:
+        world.close()
+
+
 def test_rings_say_reverted_only_where_there_was_something_to_go_back_to(make: Make) -> None:
     world = make()
     world.nodes["a"].cannot = {NEW}
