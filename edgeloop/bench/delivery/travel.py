@@ -31,7 +31,8 @@ from edgeloop.samples.releases import Next, Release, Wanted, release_key
 from edgeloop.samples.topics import wanted_topic
 
 _NODE = "node-0001"
-_APPROVERS = {"approved": ["someone@example.org"]}
+#: What a promotion says beside an approval: who agreed, and the digest of the twin's report.
+_SAID = {"approved": ["someone@example.org"], "twin": [digest(b"a report")]}
 
 
 class NothingServes(EdgeloopError):
@@ -76,7 +77,7 @@ class Site:
 
     def _approve(self, release: Release) -> None:
         self._store.create(release_key(release.service, release.digest), release.to_bytes())
-        self._publisher.approve(release.service, release.digest, _APPROVERS)
+        self._publisher.approve(release.service, release.digest, _SAID)
 
     # --- looks
 
@@ -136,7 +137,7 @@ class Site:
         return act
 
     def _approved(self, release: Release) -> int:
-        self._publisher.approve(self._service, release.digest, _APPROVERS)
+        self._publisher.approve(self._service, release.digest, _SAID)
         return 0
 
     def _nudge(self, record: Wanted) -> int:

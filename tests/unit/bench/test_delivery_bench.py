@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeloop.bench.delivery import deltas, image, models, travel
+from edgeloop.bench.delivery import deltas, image, models
 from edgeloop.bench.delivery.counted import CountedStore
 from edgeloop.bench.delivery.deltas import bsdiff_delta, gzip_size, zstd_apply, zstd_delta, zstd_size
 from edgeloop.bench.delivery.models import Line, NoWeights, fine_tuned, make_line
@@ -130,10 +130,10 @@ def test_the_channel_is_as_full_as_it_gets(made: Made, tmp_path: Path) -> None:
     roles = [json.loads(store.get(o.key)) for o in store.list("channel") if ".releases-bench-delivery.json" in o.key]
     newest = max(roles, key=lambda role: int(role["signed"]["version"]))["signed"]["targets"]
     assert len(newest) == APPROVED
-    assert all(target["custom"]["approved"] for target in newest.values())
+    assert all(target["custom"]["approved"] and target["custom"]["twin"] for target in newest.values())
 
 
-def test_with_every_profile_and_a_twin_a_new_head_still_fits(
+def test_with_every_profile_a_new_head_still_fits(
     extractor: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node reads the manifest with all variants, and what is said beside all approvals that are kept."""
@@ -144,7 +144,6 @@ def test_with_every_profile_and_a_twin_a_new_head_still_fits(
         return Release(**values, variants=variants)
 
     monkeypatch.setattr(models, "Release", varied)
-    monkeypatch.setattr(travel, "_APPROVERS", {"approved": ["someone@example.org"], "twin": [digest(b"reports")]})
     store = MemoryStore()
     line = make_line(store, extractor.read_bytes(), 10)
     site = Site(store, tmp_path, line, Fleet())

@@ -55,6 +55,14 @@ def sites(tmp_path: Path) -> Iterator[Sites]:
     made.close()
 
 
+def reach_ring_0(edge: Edge) -> None:
+    """Roll NEW out as far as the pods of the first ring."""
+    edge.tick()
+    assert edge.start(NEW)
+    while edge.runs()[0] == "old":
+        edge.tick()
+
+
 def limits(world: ClusterWorld, **more: Any) -> None:
     rollout = world.service.rollout
     thresholds = rollout.thresholds.model_copy(update=more)
@@ -117,10 +125,7 @@ def test_silent_pods_are_judged_by_being_ready(edge: Edge) -> None:
 
 def test_a_pod_that_fell_silent_is_no_failure_while_the_cluster_says_that_it_runs(edge: Edge) -> None:
     told = Telling(edge, {"edge-0": 0, "edge-1": 1}, old=GOOD, new=GOOD)
-    edge.tick()
-    assert edge.start(NEW)
-    while edge.runs()[0] == "old":
-        edge.tick()
+    reach_ring_0(edge)
     edge._controllers = told._control
     edge.pass_time(3600)
     assert (edge.run().state, edge.runs()) == ("done", ["new", "new"])
@@ -165,10 +170,7 @@ def test_a_goodbye_of_an_agent_of_the_same_name_changes_no_verdict_and_can_be_ta
 
 def test_a_node_that_goes_to_the_next_ring_half_way_fails_neither(edge: Edge) -> None:
     Telling(edge, {"edge-0": 0, "edge-1": 1}, old=GOOD, new=GOOD)
-    edge.tick()
-    assert edge.start(NEW)
-    while edge.runs()[0] == "old":
-        edge.tick()
+    reach_ring_0(edge)
     edge.say(Node("edge-0", 1, serving=OLD, extra=GOOD))
     assert (edge.run().state, edge.runs()) == ("done", ["new", "new"])
 
@@ -187,10 +189,7 @@ def test_an_old_pod_that_had_the_last_word_and_fell_silent_holds_nothing_up(edge
     rollout = edge.service.rollout.model_copy(update={"soak_seconds": 200.0})
     edge.service = edge.service.model_copy(update={"rollout": rollout})
     told = Telling(edge, {"edge-0": 0, "edge-1": 1}, old=GOOD, new=GOOD)
-    edge.tick()
-    assert edge.start(NEW)
-    while edge.runs()[0] == "old":
-        edge.tick()
+    reach_ring_0(edge)
     edge._controllers = told._control
     edge.tick()
     told.say("edge-0", 0, "old")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.fleet.rollouts.test_kubeedge_rollout import Edge
-from tests.unit.fleet.rollouts.test_pods_that_report import FAILING, GOOD, Telling
+from tests.unit.fleet.rollouts.test_pods_that_report import FAILING, GOOD, Telling, reach_ring_0
 from tests.unit.fleet.rollouts.world import NEW, Node
 
 #: Half of what clients ask is no input, under any release.
@@ -25,10 +25,7 @@ def edge(tmp_path: Path) -> Iterator[Edge]:
 
 def test_a_tick_that_hears_the_old_pod_last_compares_all_the_same(edge: Edge) -> None:
     told = Telling(edge, {"edge-0": 0, "edge-1": 1}, old=HALF, new=HALF)
-    edge.tick()
-    assert edge.start(NEW)
-    while edge.runs()[0] == "old":
-        edge.tick()
+    reach_ring_0(edge)
     edge._controllers = told._control
     edge.tick()
     told.say("edge-0", 0, "old")
@@ -37,10 +34,7 @@ def test_a_tick_that_hears_the_old_pod_last_compares_all_the_same(edge: Edge) ->
 
 def test_a_node_that_went_away_with_a_release_does_not_fail_it_when_it_is_tried_again(edge: Edge) -> None:
     told = Telling(edge, {"edge-0": 0, "edge-1": 1}, old=GOOD, new=FAILING)
-    edge.tick()
-    assert edge.start(NEW)
-    while edge.runs()[0] == "old":
-        edge.tick()
+    reach_ring_0(edge)
     edge.say(Node("away", 0, serving=NEW, extra=FAILING))
     assert edge.run().state == "reverted"
     told.counts["new"] = GOOD
