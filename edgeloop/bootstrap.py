@@ -121,7 +121,7 @@ class App:
         if service.rollout.target == "agent":
             self._check_channel(service)
             self._check_variants(service, release)
-        else:  # nodes are told by the channel, which refuses by itself
+        else:  # before a cluster stands no channel that would refuse it
             AgentTarget(self.channel).refuse_unapproved(service.name, release)
 
     def check_place(self, service: Service, release: str) -> None:
@@ -143,8 +143,7 @@ class App:
     def _check_channel(self, service: Service) -> None:
         from edgeloop.fleet.show import refuse_expired
 
-        if view := self.channel.show():
-            refuse_expired(view, service.name)
+        refuse_expired(self.channel.roles(), service.name)
 
     @cached_property
     def rehearsing(self) -> TwinParts:

@@ -13,18 +13,18 @@ from edgeloop.errors import BadInput
 
 if TYPE_CHECKING:
     from edgeloop.fleet.rollouts.roster import NodeRow, Roster
+    from edgeloop.store import FleetStore
 
 
 class UnknownNode(BadInput):
     """A node that was never heard."""
 
 
-def _roster(context: Context) -> tuple[Roster, str | None]:
+def _roster(fleet: FleetStore) -> tuple[Roster, str | None]:
     """The roster, and until when it was heard."""
-    from edgeloop.bootstrap import App
     from edgeloop.fleet.rollouts.roster import Roster
 
-    roster = Roster(App(context.settings).fleet.database)
+    roster = Roster(fleet.database)
     heard = roster.last_heard()
     return roster, None if heard is None else f"{heard['at']:%Y-%m-%d %H:%M:%S}"
 
@@ -46,7 +46,9 @@ def list_nodes(context: Context, service: str | None) -> None:
         from edgeloop.bootstrap import App
 
         App(context.settings).service(service)
-    roster, heard = _roster(context)
+    from edgeloop.bootstrap import App
+
+    roster, heard = _roster(App(context.settings).fleet)
     rows = roster.rows(service)
     context.result({"heard_at": heard, "nodes": [_fields(row) for row in rows]}, _listed(rows, heard))
 
@@ -59,11 +61,12 @@ def show(context: Context, node: str) -> None:
     from edgeloop.bootstrap import App
     from edgeloop.fleet.rollouts.moves import held
 
-    roster, heard = _roster(context)
+    known = App(context.settings).fleet
+    roster, heard = _roster(known)
     rows = roster.rows(node=node)
     if not rows:
         raise UnknownNode(f"node {node!r} was never heard: see  edgeloop fleet list")
-    moves = [why for move, why in held(App(context.settings).fleet) if move.node == node]
+    moves = [why for move, why in held(known) if move.node == node]
     found = {"heard_at": heard, "node": node, "moves": moves, "services": [_fields(row) for row in rows]}
     context.result(found, "\n\n".join([*(_shown(row) for row in rows), *moves]))
 

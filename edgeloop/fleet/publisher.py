@@ -19,7 +19,7 @@ from edgeloop.fleet.metadata import StaleRequest
 from edgeloop.fleet.offline import ForeignReply, Reply, Request
 from edgeloop.fleet.pending import Pending
 from edgeloop.fleet.repository import Repository
-from edgeloop.fleet.show import ChannelView, describe
+from edgeloop.fleet.show import ChannelView, RoleView, describe, describe_roles
 from edgeloop.fleet.signing import Keys
 from edgeloop.fleet.upkeep import refresh, rotate
 from edgeloop.samples.records import now
@@ -289,6 +289,10 @@ class Publisher:
     def show(self) -> ChannelView | None:
         """All that is signed, by which keys and until when; None before there is a channel. Writes nothing."""
         return describe(self._repository)
+
+    def roles(self) -> tuple[RoleView, ...]:
+        """Who signs until when, without what is signed; none before there is a channel. Writes nothing."""
+        return describe_roles(self._repository)
 
 
 def _wish(former: Wanted | None, release: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -99,9 +100,15 @@ def remedy(role: RoleView) -> str:
     return f"{bring}, or sign it where the key is:  edgeloop release sign {service or 'SERVICE'} renew"
 
 
-def refuse_expired(view: ChannelView, service: str) -> None:
+def describe_roles(repository: Repository) -> tuple[RoleView, ...]:
+    """The signed roles alone; none before there is a channel. Raises as :func:`describe`."""
+    draft = repository.read(finish=False)
+    return () if draft is None or draft.version == 0 else tuple(_roles(repository, draft))
+
+
+def refuse_expired(roles: Iterable[RoleView], service: str) -> None:
     """Raise ExpiredSignature if nodes of ``service`` would believe nothing that is said now."""
-    for role in view.roles:
+    for role in roles:
         asked = "-" not in role.role or role.role.partition("-")[2] == service
         if asked and role.life == "expired" and not role.here:
             raise ExpiredSignature(

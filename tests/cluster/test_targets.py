@@ -79,7 +79,7 @@ def each(namespace: str) -> list[tuple[Kind, Manifest]]:
         {"image": "savedmodel"},
         {"image": "model", "model_format": "onnx"},
     ]
-    made = [inference_service(SERVICE, RING, OLD, KServeOptions(namespace=namespace, **o)) for o in options]
+    made = [inference_service(SERVICE, RING, OLD, KServeOptions(namespace=namespace, **o), "north") for o in options]
     return kinds + [(INFERENCE_SERVICES, one) for one in made]
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 from edgeloop.bench.delivery.deltas import bsdiff_delta, gzip_size, zstd_delta, zstd_size
 from edgeloop.bench.delivery.image import Pulled, own_arch, pull, stand_in, unpacked
@@ -49,7 +47,8 @@ def bench_delivery(home: Path, options: DeliveryOptions, base: Base | None, say:
     """
     began = time.monotonic()
     home.mkdir(parents=True, exist_ok=True)
-    with _folder(home) as folder:
+    with TemporaryDirectory(prefix="run-", dir=home, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
         file = options.backbone or export_xception(home / "xception.tflite")
         _check(file)
         backbone = file.read_bytes()
@@ -86,15 +85,6 @@ def _check(backbone: Path) -> None:
         read_backbone(backbone)
     except UnloadableModel as error:
         raise UnknownBackbone(f"{backbone} is no LiteRT extractor ({error}): name another file") from error
-
-
-@contextmanager
-def _folder(home: Path) -> Iterator[Path]:
-    folder = Path(mkdtemp(prefix="run-", dir=home))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _moves(site: Site, line: Line, say: Say) -> dict[str, Travelled]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from edgeloop.bench.edge_site import BenchFailed, process, until
 from edgeloop.bench.rollout.clusters import count_cluster_calls
@@ -51,11 +50,8 @@ def bench_rollout(home: Path, options: RolloutOptions, say: Callable[[str], None
         ring_sizes(nodes, max(_RINGS))
     load = os.getloadavg()[0]
     home.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="run-", dir=home))
-    try:
-        return _Bench(folder, options, say).run(load)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with TemporaryDirectory(prefix="run-", dir=home, ignore_cleanup_errors=True) as folder:
+        return _Bench(Path(folder), options, say).run(load)
 
 
 class _Bench:

@@ -70,9 +70,7 @@ class Control:
         self.fleet.add_release(SERVICE, "2", self.site.new)
         self.calls.clear()
         began = time.monotonic()
-        begun = timed(
-            lambda: start(self.fleet, self._rings, self.site.service, self.site.new, "measured", "bench"), self.broker
-        )
+        begun = timed(self._start, self.broker)
         ticks = list[TickTime]()
         while len(ticks) < _MOST_TICKS and not self._has_ended():
             ticks.append(self._tick())

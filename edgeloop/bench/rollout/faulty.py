@@ -70,9 +70,7 @@ class Node:
     refused: str | None = None
     error: str | None = None
     steps: int = 0
-    counted: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("answered", "failed", "audited", "agreed"), 0)
-    )
+    counted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTS, 0))
 
     def obey(self, to: Pointing, fault: Fault) -> None:
         coming = to.next if to.next and switches(to.next.salt, self.name, to.next.below) else None
@@ -123,7 +121,8 @@ class Node:
             "staged": _NEW,
             "refused": self.refused,
         }
-        return {**said, **now, "last_error": self.error, "counted": json.dumps(counted), "payload": ""}
+        told = {"last_error": self.error, "profile": None, "counted": json.dumps(counted), "payload": ""}
+        return {**said, **now, **told}
 
 
 def _some(draw: random.Random, count: int, rate: float) -> int:

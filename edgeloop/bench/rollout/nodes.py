@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from edgeloop.bench.rollout.site import SERVICE, Member, Site, read_site, replace_file
+from edgeloop.bench.rollout.site import SERVICE, Member, Site, read_site
 from edgeloop.clients.broker import Ack, Broker, Message, connect
+from edgeloop.edge.files import write_durably
 from edgeloop.edge.releases.channel import Channel
 from edgeloop.edge.releases.wishes import wishes_of
 from edgeloop.samples.records import Report, now
@@ -187,7 +188,7 @@ class Fleet:
     def _write(self) -> None:
         """Say which records were obeyed, when the broker has all that followed from it."""
         self._mouth.finish()
-        replace_file(self._site.folder / "obeyed.json", json.dumps(self._obeyed).encode())
+        write_durably(self._site.folder / "obeyed.json", json.dumps(self._obeyed).encode())
 
 
 if __name__ == "__main__":

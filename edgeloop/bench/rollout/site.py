@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,10 +177,3 @@ def _release(store: ObjectStore, version: str) -> Release:
 def read_site(path: Path) -> Site:
     """What :meth:`Site.write` wrote."""
     return Site.model_validate_json(path.read_bytes())
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write beside, then rename."""
-    beside = path.with_suffix(".new")
-    beside.write_bytes(data)
-    os.replace(beside, path)

@@ -9,9 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from edgeloop.fleet.rollouts.roster import NodeRow, Roster, node_words, nodes
-
-_WORD = sa.and_(node_words.c.fleet == nodes.c.fleet, node_words.c.node == nodes.c.node)
+from edgeloop.fleet.rollouts.roster import ITS_WORD, NodeRow, Roster, node_words, nodes
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Crowd(Roster):
         failing = sa.or_(nodes.c.refused.is_not(None), nodes.c.last_error.is_not(None))
         sums = [_sum(online, "online"), _sum(there, "there"), _sum(failing, "failing")]
         query = sa.select(nodes.c.service, nodes.c.ring, sa.func.count().label("nodes"), *sums)
-        query = query.outerjoin(node_words, _WORD).where(nodes.c.fleet == self._fleet)
+        query = query.outerjoin(node_words, ITS_WORD).where(nodes.c.fleet == self._fleet)
         query = query.group_by(nodes.c.service, nodes.c.ring).order_by(nodes.c.service, nodes.c.ring)
         return [RingCount(**row) for row in self._database.all(query)]
 
@@ -52,7 +50,7 @@ class Crowd(Roster):
             else_=3,
         )
         columns = [nodes.c[name] for name in NodeRow.__dataclass_fields__ if name != "online"]
-        query = sa.select(*columns, online.label("online")).outerjoin(node_words, _WORD)
+        query = sa.select(*columns, online.label("online")).outerjoin(node_words, ITS_WORD)
         query = query.where(nodes.c.fleet == self._fleet, nodes.c.service == service)
         rows = self._database.all(query.order_by(rank, nodes.c.ring, nodes.c.node).limit(limit))
         return _in_order([NodeRow(**row | {"online": bool(row["online"])}) for row in rows])

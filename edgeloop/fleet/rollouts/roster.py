@@ -98,7 +98,7 @@ class Roster:
 
     def names(self, service: str, ring: int, online_at: datetime | None = None) -> list[str]:
         """The nodes of a ring, in order; with ``online_at`` those that are there."""
-        query = sa.select(nodes.c.node).outerjoin(node_words, _WORD).where(*self._of(service, ring))
+        query = sa.select(nodes.c.node).outerjoin(node_words, ITS_WORD).where(*self._of(service, ring))
         if online_at is not None:
             query = query.where(self._is_online(online_at))
         return [str(row["node"]) for row in self._database.all(query.order_by(nodes.c.node))]
@@ -121,7 +121,7 @@ class Roster:
 
     def serving(self, service: str, release: str, at: datetime) -> list[str]:
         """The online nodes that serve ``release``, in order."""
-        query = sa.select(nodes.c.node).outerjoin(node_words, _WORD).order_by(nodes.c.node)
+        query = sa.select(nodes.c.node).outerjoin(node_words, ITS_WORD).order_by(nodes.c.node)
         found = query.where(*self._of(service), nodes.c.serving == release, self._is_online(at))
         return [str(row["node"]) for row in self._database.all(found)]
 
@@ -146,7 +146,7 @@ class Roster:
         before: it may come from a ring that has it. Nodes that are :data:`GONE` are not of the ring. ``complete`` is
         that of the last :meth:`note`.
         """
-        query = sa.select(*_EVIDENCE, self._is_online(at).label("online")).outerjoin(node_words, _WORD)
+        query = sa.select(*_EVIDENCE, self._is_online(at).label("online")).outerjoin(node_words, ITS_WORD)
         rows = self._rows(query.where(*self._of(service, ring), _is_of_ring(at)).order_by(nodes.c.node))
         heard = self.last_heard()
         complete = heard is None or bool(heard["complete"])
@@ -159,7 +159,7 @@ class Roster:
         at = at or (heard["at"] if heard else None)
         columns = [nodes.c[name] for name in NodeRow.__dataclass_fields__ if name != "online"]
         online = sa.false() if at is None else self._is_online(at)
-        query = sa.select(*columns, online.label("online")).outerjoin(node_words, _WORD)
+        query = sa.select(*columns, online.label("online")).outerjoin(node_words, ITS_WORD)
         query = query.where(nodes.c.fleet == self._fleet).order_by(nodes.c.service, nodes.c.ring, nodes.c.node)
         if service is not None:
             query = query.where(nodes.c.service == service)
@@ -250,5 +250,5 @@ def _is_of_ring(at: datetime) -> sa.ColumnElement[bool]:
     return nodes.c.heard_at > at.astimezone(UTC) - GONE
 
 
-_WORD = sa.and_(node_words.c.fleet == nodes.c.fleet, node_words.c.node == nodes.c.node)
+ITS_WORD = sa.and_(node_words.c.fleet == nodes.c.fleet, node_words.c.node == nodes.c.node)
 _EVIDENCE = tuple(nodes.c[name] for name in NODE_COLUMNS)

@@ -114,10 +114,8 @@ def service_labels(service: str) -> dict[str, str]:
     return {**MANAGED, SERVICE: named(service)}
 
 
-def inference_service(
-    service: str, ring: int, release: ReleaseRef, options: KServeOptions, site: str = "site"
-) -> Manifest:
-    """The InferenceService; the release is on its pods too, by which they are told apart."""
+def inference_service(service: str, ring: int, release: ReleaseRef, options: KServeOptions, site: str) -> Manifest:
+    """The InferenceService at ``site``; the release is on its pods too, by which they are told apart."""
     labels = {**service_labels(service), RING: str(ring)}
     told = {RELEASE: release.digest, "edgeloop/version": release.version}
     predictor = {"labels": {**labels, RELEASE: release_label(release)}, "annotations": told, **_pod(options)}

@@ -154,6 +154,18 @@ def test_nodes_that_moved_are_shown_and_of_many_the_first(tmp_path: Path, capsys
     assert "n19 to ring 3 and 2 more" in text and "n20" not in text
 
 
+def test_who_signs_is_told_where_what_is_signed_is_lost(tmp_path: Path) -> None:
+    app = App(load_settings(tmp_path / "home"))
+    assert app.channel.roles() == ()
+    app.channel.ensure()
+    app.channel.move("west", lambda: {"edge-1": 0})
+    view = app.channel.show()
+    assert view is not None and app.channel.roles() == view.roles
+    (record,) = app.store.list("channel/targets/fleets")
+    app.store.delete(record.key)
+    assert app.channel.roles() == view.roles
+
+
 def test_an_approval_is_signed_elsewhere_by_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home, safe = tmp_path / "home", tmp_path / "safe"
     app = parted(home, safe)

@@ -38,12 +38,17 @@ def make() -> Iterator[Make]:
         yield new
 
 
-def test_a_node_that_cannot_go_back_does_not_hold_the_next_release_up(make: Make) -> None:
-    world = make(patience_seconds=100)
+def take_back(world: World) -> World:
+    """NEW has reached nodes, and a person takes it back."""
     world.start(NEW)
     world.tick()
     world.follow()
     revert(world.fleet, "rater", "ann", "worse")
+    return world
+
+
+def test_a_node_that_cannot_go_back_does_not_hold_the_next_release_up(make: Make) -> None:
+    world = take_back(make(patience_seconds=100))
     world.start(NEXT)
     world.nodes["a"].cannot = {OLD}
     for _ in range(3):
@@ -59,11 +64,7 @@ def test_a_node_that_cannot_go_back_does_not_hold_the_next_release_up(make: Make
 
 
 def test_a_place_that_refuses_to_go_back_does_not_hold_the_next_release_up(make: Make) -> None:
-    world = make(patience_seconds=100)
-    world.start(NEW)
-    world.tick()
-    world.follow()
-    revert(world.fleet, "rater", "ann", "worse")
+    world = take_back(make(patience_seconds=100))
     refused, late = Facts(applied=False, refused="no fleet says where it is"), timedelta(seconds=101)
     for at, newer, state in ((world.at, True, "reverting"), (world.at + late, False, "reverting")):
         assert decide(world.view(), replace(refused, newer=newer), at).view.state == state
@@ -74,11 +75,7 @@ def test_a_place_that_refuses_to_go_back_does_not_hold_the_next_release_up(make:
 
 @pytest.mark.parametrize("lacks", [{"applied": False}, {"complete": False}, {"stuck": None}, {"refused": "no key"}])
 def test_nothing_is_taken_back_before_rings_are_told_and_all_was_heard(make: Make, lacks: dict[str, Any]) -> None:
-    world = make()
-    world.start(NEW)
-    world.tick()
-    world.follow()
-    revert(world.fleet, "rater", "ann", "worse")
+    world = take_back(make())
     known = Facts(stuck=())
     assert decide(world.view(), known, world.at).view.state == "reverted"
     assert decide(world.view(), replace(known, **lacks), world.at).view.state == "reverting"

@@ -37,12 +37,14 @@ def made() -> dict[str, Manifest]:
         "daemonset-image-volume": daemonset("wine-rater", 0, OLD, mounted),
         "prepull-job": prepull_jobs("wine-rater", 0, OLD, nodes, served)[0],
         "node-group": node_group(0),
-        "inferenceservice-predictor": inference_service("wine-rater", 0, OLD, KServeOptions(arch="arm64")),
+        "inferenceservice-predictor": inference_service("wine-rater", 0, OLD, KServeOptions(arch="arm64"), "north"),
         "inferenceservice-reports": inference_service(
             "wine-rater", 1, OLD, KServeOptions(reports="edgeloop-broker"), "arn:site/North"
         ),
-        "inferenceservice-savedmodel": inference_service("wine-rater", 1, OLD, KServeOptions(image="savedmodel")),
-        "inferenceservice-model": inference_service("wine-rater", 1, OLD, files),
+        "inferenceservice-savedmodel": inference_service(
+            "wine-rater", 1, OLD, KServeOptions(image="savedmodel"), "north"
+        ),
+        "inferenceservice-model": inference_service("wine-rater", 1, OLD, files, "north"),
     }
 
 
