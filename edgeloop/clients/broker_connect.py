@@ -75,8 +75,10 @@ def _speaks_mqtt5(address: Address, timeout: float) -> bool:
     """
     try:
         length = _answer(address, _PROBE_5, timeout)
-        if length is None:
-            length = _answer(address, _PROBE_3, timeout)
+        if length is None and (older := _answer(address, _PROBE_3, timeout)) is not None:
+            # One that came back between the two questions speaks more than it was asked for.
+            newer = _answer(address, _PROBE_5, timeout)
+            length = older if newer is None else newer
     except OSError as error:
         raise address.failed(error) from error
     if length is None:

@@ -15,7 +15,7 @@ from edgeloop.fleet.approvals import Change, allows, apply, check_custom, is_don
 from edgeloop.fleet.channel import AwaitingSignature, NotApproved, Pointing
 from edgeloop.fleet.delegations import begin
 from edgeloop.fleet.draft import Draft
-from edgeloop.fleet.metadata import StaleRequest
+from edgeloop.fleet.metadata import ChannelBusy, StaleRequest
 from edgeloop.fleet.offline import ForeignReply, Reply, Request
 from edgeloop.fleet.pending import Pending
 from edgeloop.fleet.repository import Repository
@@ -62,7 +62,10 @@ class Publisher:
             self._repository.trust(found)
         elif pinned is None:
             self._keys.ensure()
-            self._keys.pin(self._repository.write_root(self._new_root()))
+            try:
+                self._keys.pin(self._repository.write_root(self._new_root()))
+            except ChannelBusy:  # another was faster, with another time in it
+                self._repository.trust(self._store.get("channel/1.root.json"))
         elif found is None:  # these keys on another store
             root = self._repository.root()
             assert root is not None

@@ -408,3 +408,12 @@ def test_two_first_publishers_make_one_channel(tmp_path: Path) -> None:
     store, keys = MemoryStore(), tmp_path / "keys"
     roots = at_once(lambda _: Publisher(store, Keys(keys)).ensure(), 4)
     assert len(set(cast(list[bytes], roots))) == 1
+
+
+def test_who_comes_a_second_later_takes_the_root_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, keys = MemoryStore(), tmp_path / "keys"
+    first = Publisher(store, Keys(keys)).ensure()
+    (keys / "root.json").unlink()
+    late = Publisher(store, Keys(keys), lambda: now() + timedelta(seconds=5))
+    monkeypatch.setattr(late, "_found", lambda _: None)  # it was not there yet when it was looked for
+    assert late.ensure() == first

@@ -87,3 +87,15 @@ def test_the_answer_says_the_version(
     listen: Listen, script: Callable[[socket.socket, bytes], None], is_5: bool
 ) -> None:
     assert broker_connect._speaks_mqtt5(parse_url(listen(script)), 5) is is_5
+
+
+def test_a_broker_that_comes_back_between_two_questions_is_asked_again(listen: Listen) -> None:
+    asked: list[int] = []
+
+    def comes_back(link: socket.socket, data: bytes) -> None:
+        asked.append(data[VERSION])
+        if len(asked) > 1:
+            link.sendall(b"\x20\x03\x00\x00\x00" if data[VERSION] == 5 else b"\x20\x02\x00\x00")
+
+    assert broker_connect._speaks_mqtt5(parse_url(listen(comes_back)), 5) is True
+    assert asked == [5, 4, 5]
