@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from edgeloop.samples.records import digest, hexdigest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 #: Magic, what the rows are of, their number, bytes of each, and the checksum of all that.
 _HEAD = struct.Struct("<8s32sIII")
@@ -38,8 +37,8 @@ WHOLE_BYTES = 64_000_000
 _GAP_BYTES = 65_536
 #: Ranges that are read at once; on S3 each is a request.
 _READERS = 8
-#: How often a look-up starts over when parts came or went meanwhile.
-_ATTEMPTS = 5
+#: How often a look-up lists the parts, at most, while they come and go; a row that it misses is made anew.
+_LISTINGS = 50
 
 
 @dataclass(frozen=True)
@@ -76,21 +75,16 @@ class KeptRows:
 
     def find(self, names: Iterable[str]) -> dict[str, bytes]:
         """Those of ``names`` that are kept, with their rows."""
-        wanted = _by_key(names)
-        found = self._settled(lambda infos: self._find(infos, _names(sorted(wanted))))
-        return {wanted[key]: row for key, row in found.items()}
+        return self._look_up(names, self._rows)
 
     def known(self, names: Iterable[str]) -> set[str]:
         """Those of ``names`` that are kept; no row is read, and so none is checked."""
-        wanted = _by_key(names)
-        keys = _names(sorted(wanted))
-        held = self._settled(lambda infos: [_bytes(part.names[places]) for part, places in self._located(infos, keys)])
-        return {wanted[key] for some in held for key in some}
+        return set(self._look_up(names, lambda part, places: dict.fromkeys(_bytes(part.names[places]), b"")))
 
     def all(self) -> dict[str, bytes]:
         """Everything, by ``sha256:<hex>``: for small folders and tests."""
-        names = self._settled(lambda infos: [key for part in self._parts(infos) for key in _bytes(part.names)])
-        return self.find(f"sha256:{key.hex()}" for key in names)
+        found = self._gather(None, lambda part: self._rows(part, np.arange(len(part.names))))
+        return {f"sha256:{key.hex()}": row for key, row in found.items()}
 
     def put(self, rows: Mapping[str, bytes]) -> None:
         """Keep rows; a name that is kept already may be kept once more, its rows are the same."""
@@ -129,32 +123,50 @@ class KeptRows:
         self._store.put(key, data)  # not create: what has this name may be damaged
         return key
 
-    def _find(self, infos: Sequence[ObjectInfo], keys: NDArray[np.bytes_]) -> dict[bytes, bytes]:
-        found: dict[bytes, bytes] = {}
-        for part, places in self._located(infos, keys):
-            found |= self._rows(part, places)
-        return found
+    def _look_up(
+        self, names: Iterable[str], take: Callable[[_Part, NDArray[np.intp]], Mapping[bytes, bytes]]
+    ) -> dict[str, bytes]:
+        """What ``take`` says of those of ``names`` that are kept, by name; it is given ascending places in a part."""
+        wanted = _by_key(names)
+        keys = _names(sorted(wanted))
 
-    def _located(
-        self, infos: Sequence[ObjectInfo], keys: NDArray[np.bytes_]
-    ) -> Iterator[tuple[_Part, NDArray[np.intp]]]:
-        """Parts that have some of the sorted ``keys``, with the places of these in them, ascending."""
-        for part in self._parts(infos) if len(keys) else ():
+        def located(part: _Part) -> Mapping[bytes, bytes]:
             places = np.minimum(np.searchsorted(part.names, keys), len(part.names) - 1)
             there = part.names[places] == keys
-            if there.any():
-                yield part, places[there]
+            return take(part, places[there]) if there.any() else {}
 
-    def _settled(self, work: Callable[[Sequence[ObjectInfo]], T]) -> T:
-        """Do it on all parts, once more if they changed meanwhile: while parts are put together, a listing may miss
-        both the old one, gone already, and the new one, not there yet when it began."""
-        for _ in range(_ATTEMPTS):
-            infos = list(self._store.list(self._prefix))
-            with suppress(ObjectMissing):
-                found = work(infos)
-                if [info.key for info in infos] == [info.key for info in self._store.list(self._prefix)]:
+        return {wanted[key]: row for key, row in self._gather(len(wanted), located).items()}
+
+    def _gather(self, wanted: int | None, take: Callable[[_Part], Mapping[bytes, bytes]]) -> dict[bytes, bytes]:
+        """What ``take`` finds in the parts, until there are ``wanted`` names or every part was read.
+
+        While parts are put together, a listing may miss both the old one, gone already, and the new one, not there yet
+        when it began: they are listed again until nothing has changed. A part never changes, so each is read once,
+        however many come and go.
+        """
+        found: dict[bytes, bytes] = {}
+        read: set[str] = set()
+        before: set[str] | None = None
+        for _ in range(_LISTINGS):
+            listed = {info.key: info for info in self._store.list(self._prefix)}
+            for info in (info for key, info in listed.items() if key not in read):
+                if len(found) == wanted:
                     return found
-        return work(list(self._store.list(self._prefix)))
+                with suppress(ObjectMissing):
+                    found |= self._taken(info, take)
+                    read.add(info.key)
+            if listed.keys() == before and listed.keys() <= read:
+                break
+            before = set(listed)
+        return found
+
+    def _taken(self, info: ObjectInfo, take: Callable[[_Part], Mapping[bytes, bytes]]) -> Mapping[bytes, bytes]:
+        """What ``take`` finds in a part; nothing in one that is passed over. Raises ObjectMissing."""
+        try:
+            return take(self._opened(info))
+        except _Untrusted as error:
+            _LOG.warning("%s/%s is passed over: %s; delete it", self._store.url, info.key, error)
+            return {}
 
     def _rows(self, part: _Part, places: NDArray[np.intp]) -> dict[bytes, bytes]:
         """The rows at ascending ``places``, those left out that are not what was written."""
@@ -173,13 +185,6 @@ class KeptRows:
         rows = [data[(p - first) * width : (p - first + 1) * width] for p in places.tolist()]
         checks = part.checks[places].tolist()
         return [(n, row) for n, row, check in zip(names, rows, checks, strict=True) if _check(n, row) == check]
-
-    def _parts(self, infos: Sequence[ObjectInfo]) -> Iterator[_Part]:
-        for info in infos:
-            try:
-                yield self._opened(info)
-            except _Untrusted as error:
-                _LOG.warning("%s/%s is passed over: %s; delete it", self._store.url, info.key, error)
 
     def _opened(self, info: ObjectInfo) -> _Part:
         """A part's head and names; raises _Untrusted, ObjectMissing."""

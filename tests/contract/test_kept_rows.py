@@ -106,6 +106,29 @@ def test_a_listing_that_misses_the_old_part_and_the_new_one_is_done_again(store:
     assert len(keys_of(store, "kept")) < MOST_PARTS
 
 
+class Busy(CountingStore):
+    """Before each of the first ``times`` parts is read, somebody has put it into another one, which has more."""
+
+    times = 12
+
+    def get_range(self, key: str, start: int, end: int) -> bytes:
+        if start == 0 and self.times and len(keys_of(self._store, "kept")) == 1:
+            self.times -= 1
+            kept(self._store).put(rows(0, 40 - self.times))
+            self._store.delete(key)
+        return super().get_range(key, start, end)
+
+
+@pytest.mark.parametrize(("asked", "there"), [(20, 20), (60, 40)], ids=["all of them kept", "some of them kept"])
+def test_a_reader_keeps_up_with_parts_that_are_put_together_again_and_again(
+    asked: int, there: int, store: ObjectStore
+) -> None:
+    kept(store).put(rows(0, 20))
+    busy = Busy(store)
+    assert kept(busy).find(rows(0, asked)) == rows(0, there)
+    assert busy.times == 0
+
+
 def damage_head(data: bytes) -> bytes:
     return data[:44] + bytes([data[44] ^ 1]) + data[45:]
 

@@ -8,6 +8,7 @@ by itself when its time is over or its memory is, even where nobody waits for it
 
 from __future__ import annotations
 
+import mmap
 import resource
 import signal
 import sys
@@ -25,11 +26,20 @@ def main(folder: Path) -> None:
     """Do the job in ``folder``."""
     job = Job.model_validate_json((folder / "job.json").read_bytes())
     signal.alarm(job.seconds)
-    resource.setrlimit(resource.RLIMIT_DATA, (job.memory_mb << 20, job.memory_mb << 20))
+    _bound(job.memory_mb << 20)
     if job.form == "savedmodel":
         _savedmodel(folder)
     else:
         _litert(folder, job)
+
+
+def _bound(size: int) -> None:
+    """No more than ``size`` bytes to write to; raises OSError (ENOMEM) if TensorFlow alone holds them already."""
+    from edgeloop.exports.tensorflow import load_tensorflow
+
+    load_tensorflow()  # first: an import that lacks memory says that a module is missing, or hangs
+    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+    mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
 
 
 def _litert(folder: Path, job: Job) -> None:

@@ -72,6 +72,7 @@ def test_without_a_limit_or_a_meter_nothing_is_refused(used_mb: int | None, limi
     budget.confirm("cats")
 
 
+@pytest.mark.alone
 def test_the_process_knows_what_it_holds() -> None:
     before = resident_bytes()
     if not sys.platform.startswith("linux"):

@@ -91,6 +91,18 @@ def test_why_a_child_ended(code: int, said: str, why: str) -> None:
     assert convert._why(Job(form="int8"), code, said) == why
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (127, "cannot allocate memory for thread-local data: ABORT"),
+        (1, "RuntimeError: Resource temporarily unavailable"),
+        (1, "tensorflow.python.framework.errors_impl.ResourceExhaustedError: OOM when allocating tensor with shape[9]"),
+    ],
+)
+def test_memory_is_missed_in_many_words(code: int, said: str) -> None:
+    assert convert._why(Job(form="int8"), code, said) == "it ended for want of memory, 6000 MB is what it may take"
+
+
 def test_the_last_line_is_what_the_program_said_last() -> None:
     log = "Traceback\nValueError: no\n\nI0000 00:00:17 x.cc:1] greeting\nWARNING: All log messages\n"
     assert last_line(log) == "ValueError: no"
