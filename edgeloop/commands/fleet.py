@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +16,10 @@ from edgeloop.errors import BadInput
 if TYPE_CHECKING:
     from edgeloop.fleet.rollouts.roster import NodeRow, Roster
     from edgeloop.store import FleetStore
+
+
+#: The model version of a service's release.
+Versions = Callable[[str, str], str | None]
 
 
 class UnknownNode(BadInput):
@@ -48,9 +54,12 @@ def list_nodes(context: Context, service: str | None) -> None:
         App(context.settings).service(service)
     from edgeloop.bootstrap import App
 
-    roster, heard = _roster(App(context.settings).fleet)
-    rows = roster.rows(service)
-    context.result({"heard_at": heard, "nodes": [_fields(row) for row in rows]}, _listed(rows, heard))
+    known = App(context.settings).fleet
+    roster, heard = _roster(known)
+    rows, versions = roster.rows(service), cache(known.version_of)
+    context.result(
+        {"heard_at": heard, "nodes": [_fields(row, versions) for row in rows]}, _listed(rows, heard, versions)
+    )
 
 
 @fleet.command("show")
@@ -67,23 +76,32 @@ def show(context: Context, node: str) -> None:
     if not rows:
         raise UnknownNode(f"node {node!r} was never heard: see  edgeloop fleet list")
     moves = [why for move, why in held(known) if move.node == node]
-    found = {"heard_at": heard, "node": node, "moves": moves, "services": [_fields(row) for row in rows]}
-    context.result(found, "\n\n".join([*(_shown(row) for row in rows), *moves]))
+    versions = cache(known.version_of)
+    found = {"heard_at": heard, "node": node, "moves": moves, "services": [_fields(row, versions) for row in rows]}
+    context.result(found, "\n\n".join([*(_shown(row, versions) for row in rows), *moves]))
 
 
-def _fields(row: NodeRow) -> dict[str, Any]:
-    return asdict(row) | {"heard_at": row.heard_at.isoformat()}
+def _fields(row: NodeRow, versions: Versions) -> dict[str, Any]:
+    named = {"serving_version": row.serving, "wanted_version": row.wanted}
+    return (
+        asdict(row)
+        | {"heard_at": row.heard_at.isoformat()}
+        | {name: versions(row.service, release) if release else None for name, release in named.items()}
+    )
 
 
-def _listed(rows: list[NodeRow], heard: str | None) -> str:
+def _listed(rows: list[NodeRow], heard: str | None, versions: Versions) -> str:
     if not rows:
         return "no node was heard yet: a rollout hears them on its way; who is there now says  edgeloop status"
-    cells = [
-        [row.node, str(row.ring), row.service, _short(row.serving), _short(row.wanted), _state(row)] for row in rows
-    ]
+    cells = [_cells(row, versions) for row in rows]
     online = sum(row.online for row in rows)
     last = f"{len(rows)} nodes, {online} online; heard at {heard} UTC"
     return "\n".join([table(cells, ["node", "ring", "service", "serving", "wanted", "state"]), last])
+
+
+def _cells(row: NodeRow, versions: Versions) -> list[str]:
+    runs = [_named(row, release, versions) for release in (row.serving, row.wanted)]
+    return [row.node, str(row.ring), row.service, *runs, _state(row)]
 
 
 def _state(row: NodeRow) -> str:
@@ -94,16 +112,16 @@ def _state(row: NodeRow) -> str:
     return "" if row.serving == row.wanted else "behind"
 
 
-def _shown(row: NodeRow) -> str:
+def _shown(row: NodeRow, versions: Versions) -> str:
     lines = {
         "node": row.node,
         "service": row.service,
         "ring": str(row.ring),
         "state": _state(row) or "well",
-        "serving": row.serving,
-        "wanted": row.wanted,
-        "staged": row.staged,
-        "refused": row.refused,
+        "serving": _named(row, row.serving, versions, 64),
+        "wanted": _named(row, row.wanted, versions, 64),
+        "staged": _named(row, row.staged, versions, 64),
+        "refused": _named(row, row.refused, versions, 64),
         "last error": row.last_error,
         "heard at": f"{row.heard_at:%Y-%m-%d %H:%M:%S} UTC",
     }
@@ -111,5 +129,7 @@ def _shown(row: NodeRow) -> str:
     return "\n".join(f"{name.ljust(width)}  {value or 'none'}" for name, value in lines.items())
 
 
-def _short(digest: str | None) -> str:
-    return digest.removeprefix("sha256:")[:12] if digest else "none"
+def _named(row: NodeRow, release: str | None, versions: Versions, digits: int = 12) -> str:
+    from edgeloop.fleet.rollouts.plan import release_text
+
+    return release_text(versions(row.service, release), release, digits) if release else "none"

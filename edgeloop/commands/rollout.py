@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,11 +32,14 @@ def _app(context: Context) -> App:
     return App(context.settings)
 
 
-def _show(context: Context, fleet: FleetStore, status: RolloutStatus) -> None:
-    context.result(status.model_dump(mode="json"), _text(fleet, [status]))
+def _show(context: Context, fleet: FleetStore, *found: RolloutStatus) -> None:
+    """Print where rollouts stand; as JSON the last of them."""
+    last = found[-1]
+    version = {"version": fleet.version_of(last.service, last.release)}
+    context.result(last.model_dump(mode="json") | version, _text(fleet, found))
 
 
-def _text(fleet: FleetStore, found: list[RolloutStatus]) -> str:
+def _text(fleet: FleetStore, found: Sequence[RolloutStatus]) -> str:
     return "\n".join(status_text(one, fleet.version_of(one.service, one.release)) for one in found)
 
 
@@ -55,8 +58,9 @@ def _say(context: Context, service: str, word: Callable[[FleetStore], RolloutSta
 
 def status_text(status: RolloutStatus, version: str | None = None) -> str:
     """A rollout for a terminal: one line of itself, with the release's model version, then one for each ring."""
-    release = status.release.removeprefix("sha256:")[:12]
-    what = release if version is None else f"version {version} ({release})"
+    from edgeloop.fleet.rollouts.plan import release_text
+
+    what = release_text(version, status.release)
     head = f"{status.service}: rollout {status.rollout} of {what} is {status.state}: {status.reason}"
     if status.next_look is not None:
         head += f", not before {status.next_look:%Y-%m-%d %H:%M:%S} UTC"
@@ -136,7 +140,7 @@ def status(context: Context, service: str, watch: bool) -> None:
         before = found
         while (found := describe_open(app.fleet, service)) == before:
             time.sleep(_WATCH_SECONDS)
-    context.result(found[-1].model_dump(mode="json"), _text(app.fleet, found))
+    _show(context, app.fleet, *found)
 
 
 @rollout.command("approve")

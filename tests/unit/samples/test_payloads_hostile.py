@@ -129,11 +129,11 @@ def animated_png() -> bytes:
     ],
 )
 def test_what_is_not_one_sound_still_image_is_refused(payload: bytes, said: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     message = refusal(payload)
     assert message.startswith(f"payload of {len(payload)} bytes is not a JPEG or PNG image (")
     assert said in message
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_text_and_profiles_cost_nothing_and_change_nothing() -> None:

@@ -50,11 +50,12 @@ def test_a_rollout_is_planned_begun_paused_and_taken_back(tmp_path: Path, capsys
     app.fleet.add_release("digits", "3", NEW)
     code, found = run(capsys, tmp_path, "rollout", "plan", "digits")
     assert (code, found["release"], [r["stands"] for r in found["rings"]]) == (0, NEW, [None, None])
+    assert (found["version"], found["former"], found["former_version"]) == ("3", None, None)
     said = ("--by", "ann", "--reason", "because")
     expected = [("start", "3", "moving", ""), ("pause", "", "moving", "pause"), ("resume", "", "moving", "")]
     for word, version, state, waits in [*expected, ("revert", "", "reverted", "")]:
         code, found = run(capsys, tmp_path, "rollout", word, "digits", *filter(None, [version]), *said)
-        assert (code, found["state"], found["waits"]) == (0, state, waits)
+        assert (code, found["state"], found["waits"], found["version"]) == (0, state, waits, "3")
     code, found = run(capsys, tmp_path, "rollout", "status", "digits", "--watch")
     assert (code, found["state"], found["reason"]) == (0, "reverted", "reverted by ann: because")
     history = [(r["event"], r["who"]) for r in reversed(app.fleet.history("digits"))]

@@ -273,6 +273,8 @@ def test_a_plan_says_what_would_happen_and_changes_nothing(make: Make) -> None:
     ]
     assert "in 3 batches, up to 1, 3, 4 of them, after a word, soaks 60 s" in plan.text()
     assert (plan.release, plan.former) == (NEW, OLD)
+    old, new = (release.removeprefix("sha256:")[:12] for release in (OLD, NEW))
+    assert plan.text().startswith(f"rater: version old ({old}) -> version new ({new}) on agent\n")
     assert world.store.newest("rater") == before
     with pytest.raises(UnknownVersion, match="no release was made of version '99'"):
         release_named(world.fleet, "rater", "99")
