@@ -8,12 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers.ceph import s3_server
 
 __all__ = ["s3_server"]
 
 ROOT = Path(__file__).resolve().parent.parent
+# A machine that stands still for a moment is no fault of the example that was under way.
+settings.register_profile("unhurried", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def need(condition: bool, reason: str) -> None:

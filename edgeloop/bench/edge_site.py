@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,9 @@ def resident_mb(pid: int) -> float:
     total = 0
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and (int(folder.name) == pid or _parent(folder) == pid):
-            pages = (folder / "statm").read_text(encoding="ascii").split()[1]
-            total += int(pages) * os.sysconf("SC_PAGE_SIZE")
+            with suppress(OSError):  # it may have ended just now
+                pages = (folder / "statm").read_text(encoding="ascii").split()[1]
+                total += int(pages) * os.sysconf("SC_PAGE_SIZE")
     return total / (1 << 20)
 
 

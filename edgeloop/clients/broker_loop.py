@@ -67,6 +67,7 @@ class NetworkLoop:
         self._asleep = False
         self._stopping = threading.Event()
         self._deadline = float("inf")
+        self._goodbye = False
         self._link: socket.socket | None = None
         self._poll = select.poll()
         self._since = self._last_misc = self._last_ping = time.monotonic()
@@ -85,8 +86,19 @@ class NetworkLoop:
             with suppress(OSError):  # it is full, or closed: either way nobody sleeps
                 self._writer.send(b"w")
 
-    def stop(self, seconds: float = 5.0) -> None:
-        """Send what is queued, a DISCONNECT last, for at most ``seconds``, and end the thread."""
+    def give_up(self) -> None:
+        """Connect no more: the thread ends with the connection that stands, or is being made now."""
+        self._stopping.set()
+
+    def stop(self, seconds: float = 5.0, *, goodbye: bool = False) -> None:
+        """Send what is queued, a DISCONNECT last, for at most ``seconds``, and end the thread.
+
+        Args:
+            seconds: how long to try.
+            goodbye: say the DISCONNECT here, on a connection that was being made when the client had none to say it on;
+                without one the broker would publish the will.
+        """
+        self._goodbye = goodbye
         self._deadline = time.monotonic() + seconds
         self._stopping.set()
         self._asleep = True
@@ -122,6 +134,9 @@ class NetworkLoop:
     def _turn(self) -> None:
         """Write, wait, read."""
         client = self._client
+        if self._goodbye:
+            self._goodbye = False
+            client.disconnect()
         if client.want_write():
             client.loop_write()
         link: Any = client.socket()

@@ -218,8 +218,9 @@ class PahoBroker:
     def close(self) -> None:
         """See :class:`Broker`."""
         self._closed = True
-        self._client.disconnect()
-        self._loop.stop()
+        self._loop.give_up()
+        is_said = self._client.disconnect() == mqtt.MQTT_ERR_SUCCESS
+        self._loop.stop(goodbye=not is_said)
         self._receipts.fail_all(self.address.unavailable("the connection was closed"))
 
     def drop(self) -> None:
@@ -269,7 +270,8 @@ class PahoBroker:
     def _on_disconnect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self._acks.lost()
         self._gatherings.renewed()
-        self._first.fail(self.address.unavailable(f"it closed the connection: {reason}"))
+        if self._first.fail(self.address.unavailable(f"it closed the connection: {reason}")):
+            self._loop.give_up()
 
     def _take(self, incoming: Incoming, again: bool, retained: bool, qos: int) -> None:
         self._first.then(partial(self._hand_out, incoming, again, retained, qos))

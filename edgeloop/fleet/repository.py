@@ -35,7 +35,7 @@ from edgeloop.samples.records import now
 from edgeloop.samples.releases import metadata_key
 
 _log = logging.getLogger(__name__)
-_ATTEMPTS = 20
+_ATTEMPTS = 60
 #: How often a key may not fit before it is the wrong one: another may be rotating it at this moment.
 _FOREIGN = 3
 
@@ -123,7 +123,7 @@ class Repository:
             newest += 1
         if newest == 0:
             return Draft(self.targets, root, 0, {})
-        snapshot = self.snapshot(root, newest)
+        root, snapshot = self._signed_by_now(root, newest)
         if finish and newest != stamped:
             self._stamp(root, newest)
         return Draft(
@@ -160,6 +160,16 @@ class Repository:
         key = metadata_key(f"{version}.snapshot.json")
         found = verify(root, "snapshot", parse(Snapshot, self.store.get(key), key), key)
         return self._of_version(found, version, key)
+
+    def _signed_by_now(self, root: Root, version: int) -> tuple[Root, Snapshot]:
+        """A snapshot, and the root by which it is signed: a newer one if its key was replaced since."""
+        try:
+            return root, self.snapshot(root, version)
+        except ForeignMetadata:
+            newer = self.root()
+            if newer is None or newer.version == root.version:
+                raise
+            return newer, self.snapshot(newer, version)
 
     def _of_version(self, found: T, version: int, key: str) -> T:
         if found.version != version:
@@ -242,14 +252,21 @@ class Repository:
                 return targets.version
 
     def _stamp(self, root: Root, version: int) -> None:
-        """Name snapshot ``version``, or a newer one that has come meanwhile, as the present one."""
+        """Name snapshot ``version``, or a newer one that has come meanwhile, as the present one.
+
+        A store knows no compare-and-swap, so what is newest is looked up right before it is named, and once more after:
+        a writer that was held up in between names an older one for as long as that look takes.
+        """
+        named = 0
         while True:
+            while self.store.size(metadata_key(f"{version + 1}.snapshot.json")) is not None:
+                version += 1
+                root, _ = self._signed_by_now(root, version)
+            if version == named:
+                return
             stamp = Timestamp(version, None, self.expiry("timestamp"), MetaFile(version))
             self.store.put(metadata_key("timestamp.json"), self.signed(stamp, "timestamp", root))
-            if self.store.size(metadata_key(f"{version + 1}.snapshot.json")) is None:
-                return
-            version += 1
-            self.snapshot(root, version)
+            named = version
 
     def signed(self, signed: Root | Timestamp | Snapshot | Targets, role: str, delegator: Root | Targets) -> bytes:
         """``signed`` with the signatures of all keys of ``role`` that are here.

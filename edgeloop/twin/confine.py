@@ -85,6 +85,11 @@ class Confined:
         self._look()
         return self._peak / _MIB if self._peak else None
 
+    def settle(self) -> None:
+        """Wait for the end of one that answers no more: it closes its connections before it is seen to have ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SECONDS)
+
     def end(self) -> None:
         """Ask it to end, and end it."""
         self._look()

@@ -198,6 +198,8 @@ class _Rehearsal:
             if replayed.seconds and self.service.delivery.twin.load and not self._is_late(self.found["p99_ms"]):
                 self.say("rising load")
                 self._load(sender, traffic)
+            if not sender.is_ready():
+                node.settle()
         return None, replayed
 
     def _check_itself(self, sender: Sender) -> None:

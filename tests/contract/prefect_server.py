@@ -57,7 +57,10 @@ class PrefectServer:
 
 def post(server: PrefectServer, path: str, body: Any) -> Any:
     def once() -> httpx.Response | None:
-        answer = httpx.post(server.url + path, json=body, timeout=30)
+        try:
+            answer = httpx.post(server.url + path, json=body, timeout=30)
+        except httpx.ReadTimeout:  # SQLite was locked
+            return None
         return None if answer.status_code == 503 else answer
 
     answer = until(once, f"{path} is served")
@@ -66,7 +69,7 @@ def post(server: PrefectServer, path: str, body: Any) -> Any:
     return answer.json() if answer.content else None
 
 
-def until(look: Callable[[], T], what: str, seconds: float = 60) -> T:
+def until(look: Callable[[], T], what: str, seconds: float = 180) -> T:
     """Look until something is seen."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -21,7 +21,7 @@ from tests.servers.mosquitto import Mosquitto, Secured
 from tests.servers.ports import wait_until
 
 __all__ = ["site"]
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 
 def keep(talker: Any, *numbers: int, word: bytes = b"old") -> None:

@@ -91,7 +91,7 @@ class Asker:
 
     def __init__(self, whole: Whole, node: Node) -> None:
         place = json.loads((node.settings.state / "http.json").read_bytes())
-        self._link = http.client.HTTPConnection("127.0.0.1", place["port"], timeout=10)
+        self._link = http.client.HTTPConnection("127.0.0.1", place["port"], timeout=30)
         self._results = SimpleQueue[Message]()
         self._device = whole.hub.connect("device")
         self._device.subscribe("edgeloop/v1/+/+/result", self._keep)
@@ -110,7 +110,7 @@ class Asker:
 
     def mqtt(self) -> dict[str, Any]:
         self._device.publish(device_topic(SERVICE, "d", "input"), ROW)
-        found: dict[str, Any] = json.loads(self._results.get(timeout=10).payload)
+        found: dict[str, Any] = json.loads(self._results.get(timeout=30).payload)
         return found
 
 

@@ -203,8 +203,8 @@ def test_a_server_that_is_not_there_is_away() -> None:
 
 
 def test_a_server_that_is_too_slow_is_away(server: Scripted) -> None:
-    model = remote(server, timeout_seconds=0.2)
-    server.replies["/v1/models/m:predict"].wait_seconds = 1
+    model = remote(server, timeout_seconds=2)
+    server.replies["/v1/models/m:predict"].wait_seconds = 5
     with pytest.raises(ModelUnavailable, match="timed out"):
         model.predict(ROW)
 

@@ -20,7 +20,7 @@ from tests.servers.mosquitto import Mosquitto
 from tests.unit.edge.fakes import SERVICE, publish
 from tests.unit.edge.whole import Whole, until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ class Device:
         self._broker.publish(device_topic(SERVICE, "d1", leaf), payload)
 
     def result(self) -> dict[str, Any]:
-        message = self._results.get(timeout=10)
+        message = self._results.get(timeout=30)
         assert not message.properties and message.correlation is None
         found: dict[str, Any] = json.loads(message.payload)
         return found
@@ -105,5 +105,5 @@ def test_the_brokers_session_forgets_what_node_yaml_no_longer_names(whole: Whole
     heir._handlers.add("#", take)
     for device in ("old", "d1"):
         whole.cloud.publish(device_topic(SERVICE, device, "input"), b"[0.5,1]")
-    assert topics.get(timeout=10) == device_topic(SERVICE, "d1", "input") and topics.empty()
+    assert topics.get(timeout=30) == device_topic(SERVICE, "d1", "input") and topics.empty()
     heir.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -39,9 +38,11 @@ def _kill_while_it_writes(store: DirectoryStore, hidden: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", WRITER, store.url], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"writing\n"
-        wait_until("a first object", lambda: keys_of(store) != [])
-        wait_until("a write under way", lambda: any(hidden.iterdir()), every=0)
-        writer.send_signal(signal.SIGKILL)
+        try:
+            wait_until("a first object", lambda: keys_of(store) != [], seconds=120)
+            wait_until("a write under way", lambda: any(hidden.iterdir()), seconds=120, every=0)
+        finally:  # else it would write for ever
+            writer.kill()
 
 
 def test_a_killed_writer_leaves_no_half_object(tmp_path: Path) -> None:

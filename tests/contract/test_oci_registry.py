@@ -200,7 +200,7 @@ def test_a_registry_that_is_away_is_said_and_the_push_is_finished_later(tmp_path
     blobs = Blobs()
     made = build_artifact(photo_release(blobs), "model", ARCHES, {}, blobs.read)
     with docker_registry(tmp_path / "server") as server:
-        client = HttpRegistry(server.name, timeout=5)
+        client = HttpRegistry(server.name, timeout=30)
         for name, source in list(made.blobs.items())[:2]:
             client.upload("models/rater", name, source)
         server.stop()

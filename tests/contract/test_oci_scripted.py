@@ -33,7 +33,7 @@ USER, PASSWORD = "jane-doe", "s3cret-word"
 
 
 def client(server: Scripted, auth: Path | None = None) -> HttpRegistry:
-    return HttpRegistry(server.name, auth or Path("no-such-file"), timeout=5, pause=0.01)
+    return HttpRegistry(server.name, auth or Path("no-such-file"), timeout=30, pause=0.01)
 
 
 def logins(folder: Path, server: Scripted, **more: str) -> Path:

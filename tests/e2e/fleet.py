@@ -92,7 +92,8 @@ class Fleet:
 
     def versions(self) -> list[dict[str, Any]]:
         url = f"{self.stack.addresses['mlflow']}/api/2.0/mlflow/model-versions/search"
-        found = httpx.get(url, params={"filter": f"name='{SERVICE}'"}).json().get("model_versions", [])
+        answer = httpx.get(url, params={"filter": f"name='{SERVICE}'"}, timeout=60).raise_for_status()
+        found = answer.json().get("model_versions", [])
         tags = [{t["key"]: t["value"] for t in v.get("tags", [])} for v in found]
         return [{"version": v["version"], "key": t.get("edgeloop.key")} for v, t in zip(found, tags, strict=True)]
 
@@ -110,8 +111,8 @@ class Fleet:
 
     def artifact(self, key: str) -> str:
         """What the newest artifact of ``key`` says."""
-        found = httpx.get(f"{self.stack.addresses['prefect']}/artifacts/{key}/latest").json()
-        return str(found["data"])
+        url = f"{self.stack.addresses['prefect']}/artifacts/{key}/latest"
+        return str(httpx.get(url, timeout=60).raise_for_status().json()["data"])
 
 
 @contextmanager

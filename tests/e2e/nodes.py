@@ -38,7 +38,7 @@ IMAGE = "pets"
 PYTHON_NODE = [sys.executable, "-m", "edgeloop.edge.node"]
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 15) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     """The first true value of ``condition``."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -100,7 +100,7 @@ class Device:
         topic = device_topic(service, "d1", "input")
         self.broker.publish_nowait(topic, payload, properties={"captured-at": str(at)})
 
-    def answer(self, at: int, seconds: float = 15) -> dict[str, Any]:
+    def answer(self, at: int, seconds: float = 60) -> dict[str, Any]:
         found: dict[str, Any] = until(lambda: self._answers.get(str(at)), f"a result for {at}", seconds)
         return found
 
@@ -165,7 +165,7 @@ class NodeProcess:
     def signal(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        code = self._process.wait(20)
+        code = self._process.wait(60)
         self._process = None
         return code
 

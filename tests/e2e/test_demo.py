@@ -10,7 +10,7 @@ from edgeloop.clients.objects import DirectoryStore
 from edgeloop.samples.table import Tables
 from tests.conftest import need
 from tests.e2e.cli import edgeloop, result_of
-from tests.e2e.demo_checks import check, check_splits, check_table
+from tests.e2e.demo_checks import check, check_splits, check_table, send_all
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -32,6 +32,7 @@ def test_cats_and_dogs_from_a_hundred_photos(tmp_path: Path, shared: Path) -> No
     extractor = shared / "models" / "mobilenet_v1_1.0_224_quant_embedding_extractor.tflite"
     photos = shared / "datasets" / "cats-dogs"
     words = ("--service", "cats-dogs", "--rounds", "3", "--data", str(photos), "--backbone", str(extractor))
+    send_all(tmp_path / "home", "cats-dogs")
     result = result_of(edgeloop("demo", *words, home=tmp_path / "home"))
     check(result, "cats-dogs", nodes=4)
     assert result["rounds"][0]["labelled"] == 100

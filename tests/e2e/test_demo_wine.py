@@ -10,7 +10,7 @@ import pytest
 from edgeloop.clients.objects import DirectoryStore, open_store
 from edgeloop.samples.table import Tables
 from tests.e2e.cli import edgeloop, result_of
-from tests.e2e.demo_checks import check, check_fleet, check_table
+from tests.e2e.demo_checks import check, check_fleet, check_table, send_all
 from tests.servers.ceph import S3Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 def test_wine_red_to_white_twice_on_one_home(tmp_path: Path, shared: Path) -> None:
     home = tmp_path / "home"
+    send_all(home, "wine-rater")
     wine = ("demo", "--service", "wine-rater", "--rounds", "5", "--nodes", "2")
     first = result_of(edgeloop(*wine, "--data", str(shared / "datasets" / "wine"), home=home))
     check(first, "wine-rater", nodes=2)
@@ -38,6 +39,7 @@ def test_wine_with_the_store_on_a_real_s3_server(tmp_path: Path, shared: Path, s
     environ = {**s3_server.environ(), "EDGELOOP_STORE": url}
     words = ("demo", "--service", "wine-rater", "--rounds", "5", "--nodes", "2")
     data = ("--data", str(shared / "datasets" / "wine"))
+    send_all(tmp_path / "home", "wine-rater")
     result = result_of(edgeloop(*words, *data, home=tmp_path / "home", environ=environ))
     check(result, "wine-rater", nodes=2)
     store = open_store(url, environ={**os.environ, **s3_server.environ()})

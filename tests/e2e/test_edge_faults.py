@@ -47,13 +47,13 @@ def _was_tried(fleet: Fleet, count: int) -> None:
     assert "refuse" in did
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_twenty_five_faults_lose_nothing(fleet: Fleet) -> None:
     _suffer(fleet, DECK)
     _was_tried(fleet, DECK)
 
 
-@pytest.mark.timeout(540)
+@pytest.mark.timeout(1000)
 def test_two_hundred_faults_lose_nothing(fleet: Fleet) -> None:
     _suffer(fleet, 200)
     _was_tried(fleet, 200)

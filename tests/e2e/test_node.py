@@ -15,9 +15,9 @@ from edgeloop.samples.received import read_segment
 from edgeloop.samples.records import Label, Report, digest
 from edgeloop.samples.releases import blob_key
 from edgeloop.samples.topics import device_topic, wanted_topic
-from tests.e2e.nodes import IMAGE, TABULAR, Stage, jpeg, pets, row, until
+from tests.e2e.nodes import IMAGE, TABULAR, Device, Stage, jpeg, pets, row, until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_inputs_get_results_and_captures_land_in_the_store(
@@ -59,8 +59,8 @@ def test_inputs_get_results_and_captures_land_in_the_store(
     (info,) = stage.store.list(f"labels/{TABULAR}")
     (kept,) = read_segment(stage.store.get(info.key), Label)[0]
     assert (kept.sample_id, kept.label, kept.source) == (number["sample_id"], "6.5", "device")
-    report = stage.report()
-    assert report is not None and not report.online and report.spool_samples == 0 and report.answered == 3
+    report: Report = until(stage.report, "a report")
+    assert not report.online and report.spool_samples == 0 and report.answered == 3
 
 
 def test_a_killed_node_loses_nothing_acknowledged_and_a_resend_counts_once(
@@ -168,6 +168,8 @@ def test_a_node_starts_without_a_network_and_comes_back_to_a_killed_broker(
     stage.broker.start()
     stage.serving(release)
     stage.broker.restart()  # without persistence: the report is there again when the node is
+    stage.device.broker.close()
+    stage.device = Device(stage.broker.url)  # whose patience is not spent
     stage.serving(release)
     stage.device.send(5, row(5))
     assert stage.device.answer(5)["captured"]

@@ -12,7 +12,7 @@ from edgeloop.samples.records import Report
 from edgeloop.samples.releases import Next
 from tests.e2e.nodes import Stage, row, until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_ready_killed_and_cut_off_a_node_switches_when_its_batch_comes(

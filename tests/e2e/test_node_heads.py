@@ -12,7 +12,7 @@ from edgeloop.learning.trainers.kinds import KINDS
 from edgeloop.samples.service import Head
 from tests.e2e.nodes import IMAGE, Stage, jpeg, pets
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.mark.parametrize("kind", ["ranpac", "mlp"])

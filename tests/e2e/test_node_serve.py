@@ -36,7 +36,7 @@ from tests.e2e.nodes import IMAGE, TABULAR, Releaser, jpeg, pets, row, until
 from tests.servers.authority import Authority
 from tests.servers.mosquitto import Mosquitto, Secured
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 #: Makes the whole root read-only for what follows, and nobody in particular of who runs it.
 _ALONE = (
@@ -74,7 +74,7 @@ def served(folder: Path, log: Path, *confined: str, **more: str) -> Iterator[str
         yield f"http://127.0.0.1:{found[1]}"
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0, log.read_text(encoding="utf-8")
+        assert process.wait(60) == 0, log.read_text(encoding="utf-8")
 
 
 def post(url: str, body: dict[str, Any]) -> Any:

@@ -39,7 +39,7 @@ def page(tmp_path: Path, away: dict[str, str]) -> Iterator[str]:
             yield str(json.loads(child.stdout.readline())["address"])
         finally:
             child.terminate()
-            child.wait(20)
+            child.wait(60)
 
 
 def test_the_page_answers_and_names_what_is_away(page: str, away: dict[str, str], tmp_path: Path) -> None:
@@ -79,5 +79,5 @@ def test_it_goes_when_told(tmp_path: Path, away: dict[str, str]) -> None:
     with subprocess.Popen(command, cwd=ROOT, env={"PATH": "/usr/bin:/bin", **away}) as child:
         wait_until("the page", lambda: listens(port))
         child.terminate()
-        child.wait(10)
+        child.wait(60)
     assert not listens(port)

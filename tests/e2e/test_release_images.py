@@ -143,7 +143,8 @@ def test_a_predictor_starts_as_its_image_says_and_answers(tmp_path: Path, onnx: 
         port = free_port()
         words = [*config["Entrypoint"], "--http", f"127.0.0.1:{port}"]
         log = tmp_path / "log"
-        with container.running(words, log) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        url = f"http://127.0.0.1:{port}"
+        with container.running(words, log) as process, httpx.Client(base_url=url, timeout=60) as client:
 
             def ready() -> bool:
                 assert process.poll() is None, log.read_text()[-2000:]

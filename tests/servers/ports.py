@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+
+#: Ports of each worker. They lie below those that the system gives to connections, which would else take one between
+#: the moment it is chosen and the moment a server binds it.
+_FIRST, _EACH, _MOST_WORKERS = 10_000, 2_000, 5
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _MOST_WORKERS
+_turns = itertools.count(os.getpid() * 37)
 
 
 def free_ports(count: int) -> list[int]:
     """Different ports that were free on 127.0.0.1 a moment ago, held together while choosing."""
+    found: list[int] = []
     with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        while len(found) < count:
+            port = _FIRST + _EACH * _worker + next(_turns) % _EACH
+            with suppress(OSError):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                found.append(port)
+    return found
 
 
 def free_port() -> int:

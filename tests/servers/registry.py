@@ -50,7 +50,7 @@ class DockerRegistry:
                 raise RuntimeError(self.log[-600:])
             return listens(self.port)
 
-        wait_until(f"docker-registry on {self.name}", ready, seconds=20)
+        wait_until(f"docker-registry on {self.name}", ready, seconds=60)
 
     def stop(self) -> None:
         """End it by its pid; a second call does nothing."""

@@ -76,9 +76,9 @@ class LastingBroker(Mosquitto):
             file.write(lasting)
 
     def kill(self) -> None:
-        """See Mosquitto; a second of slack for each second that it may have been late to write."""
+        """See Mosquitto; with a minute of slack for a machine that stood still, which is late to write."""
         if self._process is not None:
-            self.remembers = time.monotonic() - 4.0
+            self.remembers = time.monotonic() - 60.0
         super().kill()
 
 

@@ -102,7 +102,7 @@ class Whole:
             runner.run(main())
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
     """The first true value of ``condition``, which is asked in a thread beside the node's loop."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
