@@ -75,8 +75,11 @@ def claim_compaction(store: ObjectStore, service: str, at: datetime, table: str)
     So one that takes less than an hour is alone. A claim needs no giving back and outlives nobody's crash for long.
     """
     hour = int(at.timestamp() // 3600)
-    before, here = (f"claims/compaction/{service}/{table}/{n}" for n in (hour - 1, hour))
-    return store.size(before) is None and store.create(here, at.isoformat().encode())
+    before, here, after = (f"claims/compaction/{service}/{table}/{n}" for n in (hour - 1, hour, hour + 1))
+    if store.size(before) is not None or not store.create(here, at.isoformat().encode()):
+        return False
+    # At the turn of an hour two may each claim their own: whoever claims last sees the other.
+    return store.size(before) is None and store.size(after) is None
 
 
 def something_waits(store: ObjectStore, service: str) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import re
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,7 +16,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from edgeloop.errors import BadInput, Unavailable
 
-_CREATE_ATTEMPTS = 5
+_CREATE_SECONDS = 10.0
+#: What passes by itself when several open an empty database at once: SQLite refuses its change to a write-ahead log
+#: without waiting, and each table is committed alone.
+_PASSES = re.compile("locked|already exists|duplicate key")
 
 
 class DatabaseUnavailable(Unavailable):
@@ -49,14 +56,16 @@ class Database:
         """
         if meta in self._made:
             return
-        for attempt in range(_CREATE_ATTEMPTS):
+        until = time.monotonic() + _CREATE_SECONDS
+        while True:
             try:
                 meta.create_all(self._engine)
                 self._made.add(meta)
                 return
             except DBAPIError as error:
-                if attempt + 1 == _CREATE_ATTEMPTS:
+                if not _PASSES.search(str(error.orig)) or time.monotonic() > until:
                     raise _unavailable(error) from error
+            _pause()
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -104,7 +113,20 @@ def _unavailable(error: DBAPIError) -> DatabaseUnavailable:
 
 def _wait_for_writers(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA busy_timeout = 10000")
-    connection.execute("PRAGMA journal_mode = WAL")
+    until = time.monotonic() + _CREATE_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not _PASSES.search(str(error)) or time.monotonic() > until:
+                raise
+        _pause()
+
+
+def _pause() -> None:
+    """Not as long as another's, who would else be in the way once more."""
+    time.sleep(random.uniform(0.005, 0.05))
 
 
 def _aware(row: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edgeloop.samples import topics
+from tests.servers.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
@@ -302,7 +303,7 @@ def broker(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """The production broker with its own files, on a free port: (port, certificate)."""
     for tool in ("mosquitto", "mosquitto_passwd", "openssl"):
         _need(tool, "the packages mosquitto and openssl")
-    port, plain = _free_port(), _free_port()
+    port, plain = free_ports(2)
     _certificate(tmp_path)
     for user in ("cam-1", "cam-2", "edge-1", "cloud"):
         _password(tmp_path / "passwords", user)
@@ -340,21 +341,15 @@ def _certificate(folder: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, "mosquitto refused its configuration"
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    pytest.fail(f"mosquitto did not listen on {port} within 20 s")
+    pytest.fail(f"mosquitto did not listen on {port} within 60 s")
 
 
 class _Client:
@@ -378,11 +373,11 @@ class _Client:
 
     def may_publish(self, topic: str) -> bool:
         self.mqtt.publish(topic, b"x", qos=1)
-        return self.published.get(timeout=10) != 135
+        return self.published.get(timeout=60) != 135
 
     def subscribe(self, topic: str) -> None:
         self.mqtt.subscribe(topic, qos=1)
-        self.subscribed.get(timeout=10)
+        self.subscribed.get(timeout=60)
 
     def close(self) -> None:
         self.mqtt.disconnect()
@@ -392,7 +387,7 @@ class _Client:
 def test_production_broker_keeps_everyone_to_their_topics(broker: tuple[int, Path]) -> None:
     users = {name: _Client(broker, name, f"{name}-word") for name in ("cam-1", "edge-1", "cloud")}
     try:
-        assert [u.connected.get(timeout=10) for u in users.values()] == [0, 0, 0]
+        assert [u.connected.get(timeout=60) for u in users.values()] == [0, 0, 0]
         users["edge-1"].subscribe(f"{topics.PREFIX}/+/+/input")
         camera, node, cloud = users.values()
         assert not camera.may_publish(topics.device_topic("digits", "cam-2", "input"))
@@ -401,7 +396,7 @@ def test_production_broker_keeps_everyone_to_their_topics(broker: tuple[int, Pat
         # Allowed to a device, but of a service that this node does not serve: it must not arrive.
         assert camera.may_publish(topics.device_topic("wine-rater", "cam-1", "input"))
         assert camera.may_publish(topics.device_topic("digits", "cam-1", "input"))
-        assert node.received.get(timeout=10) == topics.device_topic("digits", "cam-1", "input")
+        assert node.received.get(timeout=60) == topics.device_topic("digits", "cam-1", "input")
         assert node.may_publish(topics.device_topic("digits", "cam-1", "result"))
         assert node.may_publish(topics.report_topic("edge-1", "digits"))
         assert not node.may_publish(topics.report_topic("edge-2", "digits"))
@@ -415,6 +410,6 @@ def test_production_broker_keeps_everyone_to_their_topics(broker: tuple[int, Pat
 def test_production_broker_refuses_a_wrong_password(broker: tuple[int, Path]) -> None:
     client = _Client(broker, "cam-2", "guess")
     try:
-        assert client.connected.get(timeout=10) == 135
+        assert client.connected.get(timeout=60) == 135
     finally:
         client.close()

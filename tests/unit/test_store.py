@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from edgeloop.samples.records import now
 from edgeloop.store import BadDatabaseUrl, DatabaseUnavailable, FleetStore, describe
@@ -156,6 +158,24 @@ def test_opening_at_the_same_time_makes_the_tables_once(tmp_path: Path) -> None:
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(open_together, range(4)))
+
+
+def test_whoever_meets_others_at_making_the_tables_tries_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    met = ["table releases already exists"] * 7 + ["database is locked"] * 7
+    real = sa.MetaData.create_all
+
+    def create_all(meta: sa.MetaData, bind: Any) -> None:
+        if met:
+            raise sa.exc.OperationalError("CREATE TABLE", {}, sqlite3.OperationalError(met.pop()))
+        real(meta, bind)
+
+    monkeypatch.setattr(sa.MetaData, "create_all", create_all)
+    FleetStore(f"sqlite:///{tmp_path / 'a.db'}").close()
+    assert met == []
+    met[:] = ["table releases already exists", "no space left"]
+    with pytest.raises(DatabaseUnavailable, match="no space left"):
+        FleetStore(f"sqlite:///{tmp_path / 'b.db'}")
+    assert len(met) == 1, "what does not pass is said at once"
 
 
 def test_what_was_written_is_there_after_opening_again(url: str) -> None:

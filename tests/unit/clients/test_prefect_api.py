@@ -2,78 +2,55 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
+import httpx
 import pytest
 
 from edgeloop.clients.orchestrator_types import OrchestratorUnavailable
 from edgeloop.clients.prefect_api import PrefectApi
 
 
-class Stalling(ThreadingHTTPServer):
-    """Keeps the first ``stalls`` requests waiting until it ends."""
-
-    daemon_threads = True
-    stalls = 0
+class Stalling:
+    """Does not answer the first ``stalls`` requests in time."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+        self.stalls = 0
         self.asked = 0
-        self.ended = threading.Event()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: Stalling
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.server.asked += 1
-        if self.server.asked <= self.server.stalls:
-            self.server.ended.wait(30)
-            return
-        self.send_response(200)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"[]")
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        if self.asked <= self.stalls:
+            raise httpx.ReadTimeout("timed out", request=request)
+        return httpx.Response(200, json=[])
 
 
 @pytest.fixture
-def server() -> Iterator[Stalling]:
-    with Stalling() as found:
-        thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        yield found
-        found.ended.set()
-        found.shutdown()
-        thread.join(5)
+def server(monkeypatch: pytest.MonkeyPatch) -> Stalling:
+    made, real = Stalling(), httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **how: real(**how, transport=httpx.MockTransport(made)))
+    return made
+
+
+def api() -> PrefectApi:
+    return PrefectApi("http://prefect:4200/api", 1, None)
 
 
 def test_a_request_that_is_not_answered_in_time_is_made_again(server: Stalling) -> None:
     server.stalls = 2
-    assert PrefectApi(server.url, 0.2, None).all("/deployments/filter", {}) == []
+    assert api().all("/deployments/filter", {}) == []
     assert server.asked == 3
 
 
 def test_a_server_that_stays_silent_is_given_up(server: Stalling) -> None:
     server.stalls = 100
     with pytest.raises(OrchestratorUnavailable, match="timed out"):
-        PrefectApi(server.url, 0.1, None).send("POST", "/deployments/filter", {})
+        api().send("POST", "/deployments/filter", {})
     assert server.asked == 3
 
 
 def test_a_probe_asks_once(server: Stalling) -> None:
     server.stalls = 100
     with pytest.raises(OrchestratorUnavailable):
-        PrefectApi(server.url, 0.1, None).send("POST", "/deployments/filter", {}, tries=1)
+        api().send("POST", "/deployments/filter", {}, tries=1)
     assert server.asked == 1
 
 

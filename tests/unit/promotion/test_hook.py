@@ -281,13 +281,13 @@ def test_while_a_look_is_asked_for_others_are_one_more() -> None:
     def slow(service: str) -> None:
         told.asked.append(service)
         began.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     told.hook = Hook(SECRET, slow, lambda name: name == "rater", 0.0, clock=lambda: NOW)
 
     async def ask() -> None:
         await request(told.hook, headers(), BODY)
-        await asyncio.to_thread(began.wait, 10)
+        await asyncio.to_thread(began.wait, 60)
         for number in range(5):
             await request(told.hook, headers(delivery=f"again-{number}"), BODY)
             await asyncio.sleep(0.01)

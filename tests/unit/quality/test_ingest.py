@@ -324,3 +324,19 @@ def test_one_compacts_a_table_in_an_hour_and_nobody_in_the_next() -> None:
     assert claims(59, table="labels") and claims(59, service="wine-rater")
     assert not claims(60) and not claims(119)
     assert claims(120)
+
+
+def test_of_two_who_claim_at_the_turn_of_an_hour_at_most_one_compacts() -> None:
+    hour, answers = datetime.fromisoformat("2026-01-01T10:00:00+00:00"), list[bool]()
+
+    class Held(MemoryStore):
+        """Between the look at the other hour and the claim, somebody in the next hour does all that at once."""
+
+        def create(self, key: str, data: bytes) -> bool:
+            if not answers:
+                answers.append(False)
+                answers[0] = claim_compaction(self, "digits", hour, "samples")
+            return super().create(key, data)
+
+    answers.append(claim_compaction(Held(), "digits", hour - timedelta(seconds=1), "samples"))
+    assert answers == [True, False]

@@ -16,6 +16,11 @@ from edgeloop.stack.health import broker_answers, http_answers, worker_online
 Start = Callable[[int, object], str]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeloop.stack.health.TIMEOUT", 60.0)
+
+
 @pytest.fixture
 def serve() -> Iterator[Start]:
     servers: list[ThreadingHTTPServer] = []

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -26,11 +27,14 @@ from edgeloop.stack.record import (
 )
 from tests.unit.stack.children import FOREVER
 
+#: Unlike that of the same tests elsewhere on this machine.
+LIFE = f"life-of-{uuid4().hex}"
+
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-c", FOREVER]
-    child = subprocess.Popen(command, env={**os.environ, MARK: "life-of-a-test"}, start_new_session=True)
+    child = subprocess.Popen(command, env={**os.environ, MARK: LIFE}, start_new_session=True)
     yield child
     child.kill()
     child.wait()
@@ -95,7 +99,7 @@ def test_a_home_has_one_supervisor(tmp_path: Path) -> None:
 def test_a_left_over_part_is_ended(sleeper: subprocess.Popen[bytes]) -> None:
     record = StackRecord(Process(1, "gone"), "", {}, {"mlflow": identity(sleeper)})
     assert end_leftovers(record) == ["mlflow"]
-    assert sleeper.wait(5) != 0
+    assert sleeper.wait(60) != 0
 
 
 def test_a_pid_that_was_given_away_is_left_alone(
@@ -114,15 +118,15 @@ def test_a_pid_that_was_given_away_is_left_alone(
 def test_what_a_part_started_itself_is_found_by_its_mark(
     sleeper: subprocess.Popen[bytes],
 ) -> None:
-    deadline = time.monotonic() + 10
-    while not marked("life-of-a-test"):  # its environment can be read a moment after it was started
+    deadline = time.monotonic() + 60
+    while not marked(LIFE):  # its environment can be read a moment after it was started
         assert time.monotonic() < deadline
-    assert end_leftovers(StackRecord(Process(1, "gone"), "life-of-a-test", {})) == ["other"]
-    assert sleeper.wait(5) != 0
+    assert end_leftovers(StackRecord(Process(1, "gone"), LIFE, {})) == ["other"]
+    assert sleeper.wait(60) != 0
 
 
 def test_a_zombie_is_not_alive() -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     process = identity(child)
-    assert wait_gone([process], 10) == []
+    assert wait_gone([process], 60) == []
     child.wait()

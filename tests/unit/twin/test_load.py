@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from edgeloop.twin import load
 from edgeloop.twin.asking import NoAnswer
-from edgeloop.twin.load import find_break, offer
+from edgeloop.twin.load import Offered, find_break, offer
+from edgeloop.twin.records import Step
 
 SERVICE_SECONDS = 0.01
 BUDGET_MS = 60.0
@@ -33,17 +35,35 @@ def server(width: int = 1, seconds: float = SERVICE_SECONDS) -> Callable[[int], 
     return send
 
 
-def test_a_server_breaks_at_its_capacity() -> None:
-    found = find_break(server(), BUDGET_MS, start=40)
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], object]:
+    """One request at a time, each a little over 10 ms, on a clock that nothing else on the machine disturbs."""
+
+    def offer(_send: object, rate: float, budget_ms: float, _threads: int = 1) -> Offered:
+        count = max(load.LEAST, round(rate * load.STEP_SECONDS))
+        free, took = 0.0, []
+        for number in range(count):
+            due = number / rate
+            free = max(free, due) + 1.05 * SERVICE_SECONDS
+            took.append(free - due)
+        p99 = float(np.quantile(took, 0.99)) * 1000
+        return Offered(Step(rate=rate, asked=count, failed=0, p99_ms=p99, held=p99 <= budget_ms), False)
+
+    monkeypatch.setattr(load, "offer", offer)
+    return lambda _number: None
+
+
+def test_a_server_breaks_at_its_capacity(queue: Callable[[int], object]) -> None:
+    found = find_break(queue, BUDGET_MS, start=40)
     assert found.breaks_at is not None and found.holds_at is not None
-    # One at a time, each a little over 10 ms: about 95 a second. In a step the queue must grow past the budget.
+    # About 95 a second. In a step the queue must grow past the budget.
     assert 50 <= found.holds_at < found.breaks_at <= 150, found
     assert found.breaks_at / found.holds_at < 1.25
     assert found.limit == "node"
 
 
-def test_rates_are_those_of_the_profile() -> None:
-    found = find_break(server(), BUDGET_MS * 4, start=40, slowdown=4)
+def test_rates_are_those_of_the_profile(queue: Callable[[int], object]) -> None:
+    found = find_break(queue, BUDGET_MS * 4, start=40, slowdown=4)
     assert found.breaks_at is not None
     assert 8 <= found.breaks_at <= 38, found
     assert found.breaks_at * 4 in {step.rate for step in found.steps}
@@ -54,8 +74,8 @@ def test_what_is_quick_enough_here_may_be_too_slow_there() -> None:
     assert found.holds_at is None and found.breaks_at is not None and found.breaks_at <= 1.0
 
 
-def test_a_first_rate_that_was_too_high_is_lowered_until_one_holds() -> None:
-    found = find_break(server(), BUDGET_MS, start=150, longest=4)
+def test_a_first_rate_that_was_too_high_is_lowered_until_one_holds(queue: Callable[[int], object]) -> None:
+    found = find_break(queue, BUDGET_MS, start=150, longest=4)
     assert found.holds_at is not None and found.breaks_at is not None
     assert not found.steps[0].held and 50 <= found.holds_at < found.breaks_at <= 150
 
@@ -73,7 +93,7 @@ def test_a_request_that_fails_breaks_a_rate() -> None:
 
     found = offer(send, 200, BUDGET_MS)
     assert (found.step.failed, found.step.held, found.step.asked) == (1, False, 100)
-    assert offer(lambda _: None, 200, BUDGET_MS).step.held
+    assert offer(lambda _: None, 200, 60_000).step.held
 
 
 def test_a_moment_of_the_machine_is_no_break() -> None:
@@ -84,7 +104,7 @@ def test_a_moment_of_the_machine_is_no_break() -> None:
             raise NoAnswer("once")
         time.sleep(0.001)
 
-    found = find_break(send, 1000, start=50, longest=1.2)
+    found = find_break(send, 60_000, start=50, longest=1.2)
     assert [step.held for step in found.steps[:2]] == [False, True]
     assert found.holds_at is not None and found.breaks_at is None and found.limit == "time"
 
