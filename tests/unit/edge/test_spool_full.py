@@ -145,7 +145,7 @@ def test_an_arriving_record_waits_for_one_log_of_a_pass_and_not_for_all(
                 arriving.start()
                 wait_until("a record waits", spool._eviction._next.locked, every=0.001)
             else:
-                arriving.join(5)
+                arriving.join(60)
             taken.append(spool.is_known(sample(83).sample_id))
         return contents.thin(*work)
 

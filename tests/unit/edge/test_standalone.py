@@ -25,7 +25,7 @@ from edgeloop.samples.releases import Release, Variant, blob_key
 from tests.unit.edge.fakes import SERVICE, FakeModel, load_fake, publish
 from tests.unit.edge.whole import until
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +127,7 @@ def test_a_variant_for_another_runtime_is_refused(tmp_path: Path, store: MemoryS
 
 def serve_briefly(folder: Path, address: str) -> None:
     """It is asked to stop in a while, so that a test of what must not be served ends."""
-    stop = threading.Timer(5, os.kill, (os.getpid(), signal.SIGTERM))
+    stop = threading.Timer(120, os.kill, (os.getpid(), signal.SIGTERM))
     stop.start()
     try:
         serve_folder(folder, address)

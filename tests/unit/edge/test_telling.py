@@ -35,7 +35,7 @@ from tests.unit.edge.fakes import SERVICE, load_fake, publish
 from tests.unit.edge.test_standalone import pack
 from tests.unit.edge.whole import until
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(300)
 RELEASE = "sha256:" + "a" * 64
 
 
@@ -159,7 +159,7 @@ def test_a_broker_that_hangs_at_the_end_holds_nothing_up(monkeypatch: pytest.Mon
     begun = time.monotonic()
     during(work, Teller("mqtt://broker:1", "edge-7", 0), Stats([SERVICE]))
     took = time.monotonic() - begun
-    assert closing.wait(5), "it says goodbye all the same"
+    assert closing.wait(60), "it says goodbye all the same"
     hangs.set()
     assert took < 30, "and nobody waits for that"
 

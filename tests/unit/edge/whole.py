@@ -105,8 +105,7 @@ class Whole:
 async def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
     """The first true value of ``condition``, which is asked in a thread beside the node's loop."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := await asyncio.to_thread(condition):
-            return value
+    while not (value := await asyncio.to_thread(condition)):
+        assert time.monotonic() < end, f"not in {seconds} s"
         await asyncio.sleep(0.005)
-    raise AssertionError(f"not in {seconds} s")
+    return value
