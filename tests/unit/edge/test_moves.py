@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from edgeloop.clients.objects import StoreUnavailable
+from edgeloop.edge.connecting import Filters
 from edgeloop.edge.node import Node
 from edgeloop.edge.releases import loading
 from edgeloop.samples.moves import MalformedMoves
@@ -147,8 +149,19 @@ def test_a_node_that_comes_to_a_ring_in_the_middle_of_its_batches_is_of_one(ring
         assert node.staged == (new.digest if below == NOBODY else None)
 
 
-def test_reports_words_and_nudges_are_of_the_new_ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("early", [False, True], ids=["heard", "before it was heard"])
+def test_reports_words_and_nudges_are_of_the_new_ring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
     whole = Whole(tmp_path, monkeypatch)
+    nudged, add = threading.Event(), Filters.add
+
+    def add_late(filters: Filters, topic: str) -> None:
+        assert nudged.wait(60)
+        add(filters, topic)
+
+    if early:
+        monkeypatch.setattr(Filters, "add", add_late)
     first, second = publish(whole.store, "1"), publish(whole.store, "2")
     whole.want(first)
 
@@ -165,6 +178,7 @@ def test_reports_words_and_nudges_are_of_the_new_ring(tmp_path: Path, monkeypatc
         whole.publisher.approve(SERVICE, second.digest)
         whole.publisher.point(SERVICE, 1, second.digest)
         whole.cloud.publish(wanted_topic(SERVICE, 1), b"", retain=True)  # it looks once an hour else
+        nudged.set()
         await until(lambda: (report := whole.report()) and report.serving == second.digest)
         assert wanted_topic(SERVICE, 1) in json.loads((node.settings.state / "subscriptions.json").read_text())
 
