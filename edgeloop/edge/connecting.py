@@ -79,7 +79,7 @@ class Connection:
         connected: Callable[[], None],
         place: Place,
     ) -> None:
-        """What is called, all of it in the network thread: ``notices`` on a message of their topic, ``nudges`` by
+        """What is called, in threads that are not the loop's: ``notices`` on a message of their topic, ``nudges`` by
         service when the channel of the node's ring has changed, ``connected`` on each connect.
         """
         self._settings = settings
