@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,38 +12,11 @@ import pytest
 
 from edgeloop.clients import broker as clients
 from edgeloop.clients.broker import Ack, BrokerUnavailable, MemoryHub, Message
+from tests.servers.amqtt import Amqtt
 from tests.servers.mosquitto import Mosquitto
 from tests.servers.ports import free_port
 
 pytestmark = pytest.mark.timeout(180)
-
-
-class Amqtt:
-    """amqtt in a thread with a loop of its own."""
-
-    def __init__(self) -> None:
-        from amqtt.broker import Broker
-
-        self.port = free_port()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        plugins = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
-        listener = {"type": "tcp", "bind": f"127.0.0.1:{self.port}"}
-        config: dict[str, Any] = {"listeners": {"default": listener}, "plugins": plugins}
-
-        async def make() -> Any:
-            broker = Broker(config)
-            await broker.start()
-            return broker
-
-        self._broker = asyncio.run_coroutine_threadsafe(make(), self._loop).result(30)
-
-    def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._broker.shutdown(), self._loop).result(30)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
 
 
 class Site:

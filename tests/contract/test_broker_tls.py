@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,9 +22,9 @@ from edgeloop.clients.broker import (
     connect,
 )
 from edgeloop.errors import EdgeloopError
+from tests.servers.amqtt import Amqtt
 from tests.servers.authority import Authority
 from tests.servers.mosquitto import Mosquitto, Secured
-from tests.servers.ports import free_port
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -78,31 +76,12 @@ def test_tls_carries_messages_and_properties(tmp_path: Path, ca: Authority) -> N
 
 
 def test_a_broker_of_an_older_version_is_found_out_over_tls(ca: Authority) -> None:
-    from amqtt.broker import Broker as Amqtt
-
-    port, server = free_port(), ca.sign("server")
-    listener = {
-        "type": "tcp", "bind": f"127.0.0.1:{port}", "ssl": True,
-        "certfile": str(server.cert), "keyfile": str(server.key),
-    }  # fmt: skip
-    plugins = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-
-    async def make() -> Any:
-        made = Amqtt({"listeners": {"default": listener}, "plugins": plugins})
-        await made.start()
-        return made
-
-    old = asyncio.run_coroutine_threadsafe(make(), loop).result(30)
+    server = ca.sign("server")
+    old = Amqtt(ssl=True, certfile=str(server.cert), keyfile=str(server.key))
     try:
-        message = round_trip(f"mqtts://localhost:{port}?ca={ca.cert}")
+        message = round_trip(f"mqtts://localhost:{old.port}?ca={ca.cert}")
     finally:
-        asyncio.run_coroutine_threadsafe(old.shutdown(), loop).result(30)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+        old.stop()
     assert len(message.payload) == 100_000 and message.properties == {}
 
 
