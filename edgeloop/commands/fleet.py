@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from edgeloop.fleet.rollouts.roster import NodeRow, Roster
     from edgeloop.store import FleetStore
 
-
 #: The model version of a service's release.
 Versions = Callable[[str, str], str | None]
 
@@ -48,15 +47,13 @@ fleet.add_command(ring)
 @click.pass_obj
 def list_nodes(context: Context, service: str | None) -> None:
     """Every node that was ever heard, by service and ring. Online is as of the last tick that listened."""
-    if service is not None:
-        from edgeloop.bootstrap import App
-
-        App(context.settings).service(service)
     from edgeloop.bootstrap import App
 
-    known = App(context.settings).fleet
-    roster, heard = _roster(known)
-    rows, versions = roster.rows(service), cache(known.version_of)
+    app = App(context.settings)
+    if service is not None:
+        app.service(service)
+    roster, heard = _roster(app.fleet)
+    rows, versions = roster.rows(service), cache(app.fleet.version_of)
     context.result(
         {"heard_at": heard, "nodes": [_fields(row, versions) for row in rows]}, _listed(rows, heard, versions)
     )

@@ -108,8 +108,8 @@ def _unavailable_within(url: str, seconds: float, reason: str) -> None:
 
 
 def test_an_endpoint_that_is_not_there_is_unavailable_within_seconds() -> None:
-    _unavailable_within(f"s3://bucket?endpoint=http://127.0.0.1:{free_port()}", 20, "[Cc]onnection refused")
+    _unavailable_within(f"s3://bucket?endpoint=http://127.0.0.1:{free_port()}", 5, "[Cc]onnection refused")
 
 
 def test_an_endpoint_that_never_answers_is_unavailable_within_seconds(silent_port: int) -> None:
-    _unavailable_within(f"s3://bucket?endpoint=http://127.0.0.1:{silent_port}&timeout=0.5", 20, "[Tt]ime")
+    _unavailable_within(f"s3://bucket?endpoint=http://127.0.0.1:{silent_port}&timeout=0.5", 10, "[Tt]ime")

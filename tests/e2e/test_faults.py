@@ -88,14 +88,14 @@ def test_a_corrupt_file_in_captures_is_set_aside_and_named(fleet: Fleet) -> None
     assert "holiday.jpg" in fleet.artifact(f"validation-{SERVICE}")
 
 
-def test_an_alias_set_by_hand_is_rolled_out(fleet: Fleet) -> None:
+def test_an_alias_set_by_hand_is_rolled_out_within_a_minute(fleet: Fleet) -> None:
     champion = fleet.app.registry.champion(SERVICE)
     assert champion is not None
     other = next(v["version"] for v in fleet.versions() if v["version"] != champion.version)
     fleet.app.orchestrator.set_schedules(True)
     try:
         fleet.app.registry.set_champion(SERVICE, other)
-        fleet.until(lambda: {r.serving for r in fleet.reports()} == {fleet.app.fleet.release_of(SERVICE, other)}, 240)
+        fleet.until(lambda: {r.serving for r in fleet.reports()} == {fleet.app.fleet.release_of(SERVICE, other)}, 60)
         assert (fleet.events("promotion")[0]["version"], fleet.events("promotion")[0]["who"]) == (other, "alias")
     finally:
         fleet.app.orchestrator.set_schedules(False)

@@ -39,7 +39,7 @@ def test_concurrent_appends_share_syncs_and_each_is_synced_before_it_returns(tmp
         thread.join()
     log.close()
     assert not late
-    assert calls[0] < 80
+    assert calls[0] <= 40
     assert (tmp_path / "a.log").read_bytes() == b"x" * 800
 
 
