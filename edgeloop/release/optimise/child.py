@@ -3,43 +3,69 @@
 ``python -m edgeloop.release.optimise.child FOLDER``. The parent leaves ``job.json`` (see
 :class:`~edgeloop.release.optimise.convert.Job`), ``backbone.keras`` and, where asked for, ``images.npy``, ``head`` and
 ``inputs/``; the child leaves ``variant.tflite``, or ``saved_model/`` with ``answers.npy`` and ``seconds.npy``. It ends
-by itself when its time is over or its memory is, even where nobody waits for it any more.
+by itself when its time is over or its memory is, even where nobody waits for it any more; with
+:data:`~edgeloop.release.optimise.convert.STARVED` where it knows that it was its memory.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import resource
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from edgeloop.clients.model_heads import read_head
 from edgeloop.errors import EdgeloopError
-from edgeloop.release.optimise.convert import Job
+from edgeloop.exports.tensorflow import load_tensorflow
+from edgeloop.release.optimise.convert import STARVED, Job
 
 
 def main(folder: Path) -> None:
     """Do the job in ``folder``."""
     job = Job.model_validate_json((folder / "job.json").read_bytes())
     signal.alarm(job.seconds)
-    _bound(job.memory_mb << 20)
-    if job.form == "savedmodel":
-        _savedmodel(folder)
-    else:
-        _litert(folder, job)
+    load_tensorflow()  # before the bound: an import that lacks memory says that a module is missing, or hangs
+    with bounded(job.memory_mb << 20):
+        if job.form == "savedmodel":
+            _savedmodel(folder)
+        else:
+            _litert(folder, job)
 
 
-def _bound(size: int) -> None:
-    """No more than ``size`` bytes to write to; raises OSError (ENOMEM) if TensorFlow alone holds them already."""
-    from edgeloop.exports.tensorflow import load_tensorflow
+@contextmanager
+def bounded(size: int) -> Iterator[None]:
+    """No more than ``size`` bytes to write to within; raises OSError (ENOMEM) where the process holds them already.
 
-    load_tensorflow()  # first: an import that lacks memory says that a module is missing, or hangs
-    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-    mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    The bound is lifted before an error leaves: Python needs memory to say what went wrong.
+    """
+    before, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (size if most == resource.RLIM_INFINITY else min(size, most), most))
+    try:
+        mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, most))
+
+
+def starved(error: BaseException | None) -> bool:
+    """Whether ``error``, or what it came from, is a want of memory."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's, which cannot be imported just to ask
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _litert(folder: Path, job: Job) -> None:
@@ -53,7 +79,6 @@ def _litert(folder: Path, job: Job) -> None:
 def _savedmodel(folder: Path) -> None:
     """Write it, load it as a server does, and let it answer one input after the other."""
     from edgeloop.exports.savedmodel import INPUT, OUTPUT, SIGNATURE, export_savedmodel
-    from edgeloop.exports.tensorflow import load_tensorflow
 
     tf, _ = load_tensorflow()
     export_savedmodel(_backbone(folder), read_head((folder / "head").read_bytes()), folder / "saved_model")
@@ -70,8 +95,6 @@ def _savedmodel(folder: Path) -> None:
 
 
 def _backbone(folder: Path) -> object:
-    from edgeloop.exports.tensorflow import load_tensorflow
-
     _, keras = load_tensorflow()
     return keras.models.load_model(folder / "backbone.keras", compile=False)
 
@@ -80,4 +103,8 @@ if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]))
     except EdgeloopError as error:
-        sys.exit(str(error))
+        sys.stderr.write(f"\n{error}\n")
+        sys.exit(STARVED if starved(error) else 1)
+    except Exception as error:
+        traceback.print_exc()
+        sys.exit(STARVED if starved(error) else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 
 _CHATTER = re.compile(r"[IWE]\d{4} |WARNING: |INFO: |To enable the following|\s*warnings\.warn\(|fully_quantize")
 
-#: What Python, the C library, a thread that cannot start and TensorFlow say when there is no memory for them.
-_STARVED = re.compile("MemoryError|[Cc]annot allocate memory|Resource temporarily unavailable|OOM when")
+#: The child's exit status where it knows that it lacked memory.
+STARVED = errno.ENOMEM
+
+#: What Python, the C library, a thread that cannot start and TensorFlow say where the child could not tell.
+_STARVED_WORDS = re.compile("MemoryError|[Cc]annot allocate memory|Resource temporarily unavailable|OOM when")
 
 
 class ConversionFailed(EdgeloopError):
@@ -130,7 +134,7 @@ def _why(job: Job, code: int, said: str) -> str:
     """Why the child ended, in words that lead somewhere."""
     if code == -signal.SIGALRM:
         return f"it took more than {job.seconds} s"
-    if code < 0 or _STARVED.search(said):
+    if code < 0 or code == STARVED or _STARVED_WORDS.search(said):
         by = f" (signal {-code})" if code < 0 else ""
         return f"it ended{by} for want of memory, {job.memory_mb} MB is what it may take"
     return f"{said}; is the train extra installed?"

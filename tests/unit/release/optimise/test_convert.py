@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgeloop.release.optimise import convert
+from edgeloop.errors import MissingExtra
+from edgeloop.release.optimise import child, convert
 from edgeloop.release.optimise.convert import (
     ConversionFailed,
     Job,
@@ -77,6 +81,58 @@ def test_a_child_ends_by_itself_when_its_time_is_over(
     assert list(scratch.iterdir()) == []
 
 
+UNDER_A_BOUND = """
+import errno, resource, sys
+from edgeloop.release.optimise.child import bounded
+most = resource.getrlimit(resource.RLIMIT_DATA)
+try:
+    with bounded(1 << int(sys.argv[1])):
+        bytearray(1 << 33)
+except (OSError, MemoryError) as error:
+    print(type(error).__name__, getattr(error, "errno", None) == errno.ENOMEM)
+print(resource.getrlimit(resource.RLIMIT_DATA) == most, len(bytearray(1 << 26)))
+"""
+
+
+@pytest.mark.parametrize(("bits", "said"), [(20, "OSError True"), (32, "MemoryError False")], ids=["before", "within"])
+def test_a_bound_on_memory_is_lifted_before_the_error_leaves(bits: int, said: str) -> None:
+    """Python that lacks memory says anything of an error, or nothing."""
+    done = subprocess.run([sys.executable, "-c", UNDER_A_BOUND, str(bits)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [said, f"True {1 << 26}"]
+
+
+class ResourceExhaustedError(Exception):
+    """TensorFlow's name for it."""
+
+
+def chained(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "known"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOMEM, "no"), True),
+        (OSError(errno.ENOENT, "no"), False),
+        (ResourceExhaustedError(), True),
+        (ValueError("no"), False),
+        (chained(MissingExtra("tensorflow", "train"), chained(ImportError("x"), MemoryError())), True),
+        (chained(SystemError("no result"), ValueError("no")), False),
+    ],
+    ids=repr,
+)
+def test_a_child_knows_a_want_of_memory_by_its_kind(error: Exception, known: bool) -> None:
+    assert child.starved(error) is known
+
+
+def test_errors_that_go_in_a_circle_are_looked_at_once() -> None:
+    one, other = ValueError("one"), ValueError("other")
+    one.__cause__, other.__cause__ = other, one
+    assert not child.starved(one)
+
+
 @pytest.mark.parametrize(
     ("code", "said", "why"),
     [
@@ -84,6 +140,7 @@ def test_a_child_ends_by_itself_when_its_time_is_over(
         (-9, "it said nothing", "it ended (signal 9) for want of memory, 6000 MB is what it may take"),
         (1, "MemoryError", "it ended for want of memory, 6000 MB is what it may take"),
         (1, "OSError: [Errno 12] Cannot allocate memory", "it ended for want of memory, 6000 MB is what it may take"),
+        (12, "Exception ignored on building", "it ended for want of memory, 6000 MB is what it may take"),
         (1, "ValueError: no", "ValueError: no; is the train extra installed?"),
     ],
 )
