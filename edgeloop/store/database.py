@@ -6,7 +6,7 @@ import random
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -56,16 +56,11 @@ class Database:
         """
         if meta in self._made:
             return
-        until = time.monotonic() + _CREATE_SECONDS
-        while True:
-            try:
-                meta.create_all(self._engine)
-                self._made.add(meta)
-                return
-            except DBAPIError as error:
-                if not _PASSES.search(str(error.orig)) or time.monotonic() > until:
-                    raise _unavailable(error) from error
-            _pause()
+        try:
+            _past_others(lambda: meta.create_all(self._engine))
+        except DBAPIError as error:
+            raise _unavailable(error) from error
+        self._made.add(meta)
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -113,20 +108,20 @@ def _unavailable(error: DBAPIError) -> DatabaseUnavailable:
 
 def _wait_for_writers(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA busy_timeout = 10000")
+    _past_others(lambda: connection.execute("PRAGMA journal_mode = WAL"))
+
+
+def _past_others(step: Callable[[], object]) -> None:
+    """Do ``step``, again for as long as others who open the same empty database are in its way."""
     until = time.monotonic() + _CREATE_SECONDS
     while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            step()
             return
-        except sqlite3.OperationalError as error:
-            if not _PASSES.search(str(error)) or time.monotonic() > until:
+        except (DBAPIError, sqlite3.OperationalError) as error:
+            if not _PASSES.search(str(getattr(error, "orig", error))) or time.monotonic() > until:
                 raise
-        _pause()
-
-
-def _pause() -> None:
-    """Not as long as another's, who would else be in the way once more."""
-    time.sleep(random.uniform(0.005, 0.05))
+        time.sleep(random.uniform(0.005, 0.05))  # not as long as another, who would be in the way once more
 
 
 def _aware(row: dict[str, Any]) -> dict[str, Any]:

@@ -60,9 +60,8 @@ def starved(error: BaseException | None) -> bool:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-            return True
-        if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's, which cannot be imported just to ask
+        by_tensorflow = type(error).__name__ == "ResourceExhaustedError"  # which is not imported just to ask
+        if by_tensorflow or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -102,9 +101,7 @@ def _backbone(folder: Path) -> object:
 if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]))
-    except EdgeloopError as error:
-        sys.stderr.write(f"\n{error}\n")
-        sys.exit(STARVED if starved(error) else 1)
     except Exception as error:
-        traceback.print_exc()
+        said = str(error) if isinstance(error, EdgeloopError) else traceback.format_exc()
+        sys.stderr.write(f"\n{said}\n")
         sys.exit(STARVED if starved(error) else 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -22,7 +21,7 @@ from edgeloop.edge.runtime import Loaded
 from edgeloop.edge.selection import lease
 from edgeloop.edge.spool.frames import encode, frame
 from edgeloop.edge.spool.spool import Limits
-from edgeloop.samples.records import Report
+from edgeloop.samples.records import Report, now
 from edgeloop.samples.service import Selection
 from tests.unit.edge.choosing import Clock
 from tests.unit.edge.fakes import SERVICE, Bench
@@ -90,7 +89,9 @@ def test_a_report_says_what_is_wanted_served_and_refused(site: Site) -> None:
     site.agent.state.refused = Refused(release="sha256:d", sequence=1, error="no")
     site.agent.ready = "sha256:e"
     site.agent.error = "the store is away"
+    before = now()
     report = site.report()
+    assert before <= report.at <= now()
     assert (report.node, report.ring, report.service, report.online) == ("n1", 3, SERVICE, True)
     assert (report.wanted, report.serving, report.previous) == ("sha256:c", "sha256:b", "sha256:a")
     assert (report.refused, report.last_error) == ("sha256:d", "the store is away")
@@ -98,7 +99,6 @@ def test_a_report_says_what_is_wanted_served_and_refused(site: Site) -> None:
     site.agent.state.declined = Refused(release="sha256:e", sequence=1, error="no")
     assert site.report().refused == "sha256:e"  # of what is on its way in, before what ran
     assert not site.reporter.report(SERVICE, online=False).online
-    assert (time.time() - report.at.timestamp()) < 60
 
 
 def test_answers_errors_and_captures_are_counted(site: Site) -> None:

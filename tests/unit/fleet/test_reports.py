@@ -67,11 +67,13 @@ def test_a_report_keeps_what_a_newer_node_says(broker: MemoryBroker) -> None:
     assert collect_reports(broker)[0].model_dump()["temperature"] == 51
 
 
-def test_online_is_said_and_recent() -> None:
+def test_online_is_said_and_recent(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = now()
+    monkeypatch.setattr("edgeloop.fleet.reports.now", lambda: at)
     assert is_online(report())
     assert not is_online(report(online=False))
-    assert not is_online(report(at=now() - STALE - timedelta(seconds=1)))
-    assert is_online(report(at=now() - STALE + timedelta(seconds=60)))
+    assert not is_online(report(at=at - STALE))
+    assert is_online(report(at=at - STALE + timedelta(microseconds=1)))
 
 
 def test_the_last_will_speaks_for_all_reports_of_its_node(broker: MemoryBroker) -> None:
